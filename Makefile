@@ -1,0 +1,26 @@
+# Every target sets up .venv by itself; `make PYTHON=python3.12 demo` chooses another Python (3.10 or newer).
+PYTHON ?= python3
+IN_VENV := .venv/bin/python
+
+.PHONY: demo test lab
+.DELETE_ON_ERROR:
+
+demo: .venv/ready
+	$(IN_VENV) -m utils demo
+
+test: .venv/ready
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	$(IN_VENV) -m pytest
+
+lab: .venv/ready
+	.venv/bin/jupyter lab notebooks
+
+.venv/ready: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "error: $(PYTHON) is older than Python 3.10; try make PYTHON=python3.12" >&2; exit 2; }
+	@echo "Setting up .venv from requirements.txt; the first time this downloads PyTorch and takes some minutes."
+	@$(PYTHON) -m venv .venv
+	@$(IN_VENV) -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@touch $@

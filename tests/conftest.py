@@ -1,0 +1,65 @@
+"""What several tests share: small models whose every weight matters, and a small real-looking data set."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from utils.model import ConditionalPixelCNN, ModelConfig
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def small_model(dtype=torch.float64, **config) -> ConditionalPixelCNN:
+    """A model of a few filters in which nothing is zero: biases and class maps are drawn at random too."""
+    values = {"num_classes": 3, "nr_resnet": 1, "nr_filters": 6, "nr_logistic_mix": 2, "image_size": 8, "dropout": 0.0}
+    torch.manual_seed(0)
+    model = ConditionalPixelCNN(ModelConfig(**(values | config)))
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias") or name.startswith("fusion."):
+            torch.nn.init.normal_(parameter, std=0.5)
+    return model.to(dtype).eval()
+
+
+def random_pictures(count: int, size: int = 8, dtype=torch.float64, seed: int = 1) -> torch.Tensor:
+    levels = torch.randint(0, 256, (count, 3, size, size), generator=torch.Generator().manual_seed(seed))
+    return levels.to(dtype) / 127.5 - 1
+
+
+@pytest.fixture
+def course_data(tmp_path) -> Path:
+    """A folder laid out as the course's data: 64x64 JPEGs, one of them greyscale, and three tables."""
+    root = tmp_path / "cpen455"
+    rng = np.random.default_rng(0)
+    number = 0
+    for split, count in (("train", 12), ("validation", 6), ("test", 5)):
+        (root / split).mkdir(parents=True)
+        rows = []
+        for i in range(count):
+            number += 1
+            pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            picture = Image.fromarray(pixels).convert("L" if i == 1 else "RGB")
+            name = f"{split}/{number:07d}.jpg"
+            picture.save(root / name, quality=95)
+            rows.append(f"{name},{-1 if split == 'test' else i % 4}\n")
+        (root / f"{split}.csv").write_text("".join(rows))
+    return root
+
+
+@pytest.fixture
+def picture_folder(tmp_path) -> Path:
+    """A tree `split/CLASS/*.png` of 8x8 pictures, two classes of different colour."""
+    root = tmp_path / "folder"
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 6), ("validation", 3), ("test", 3)):
+        for name, base in (("dark", 20), ("light", 200)):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = (base + rng.integers(0, 40, (8, 8, 3))).astype(np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{i}.png")
+    return root

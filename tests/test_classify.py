@@ -1,0 +1,66 @@
+"""Bayes' rule and the scores, against numbers worked out by hand."""
+
+import math
+
+import pytest
+import torch
+from conftest import random_pictures, small_model
+
+from utils import UsageError, mixture
+from utils.classify import class_log_likelihoods, log_posterior, score
+
+
+def test_log_likelihoods_are_those_of_each_label():
+    model, x = small_model(fusion="all"), random_pictures(5)
+    out = class_log_likelihoods(model, x, batch_size=2)
+    assert out.shape == (5, 3)
+    for i in range(5):
+        for label in range(3):
+            with torch.no_grad():
+                params = model(x[i : i + 1], torch.tensor([label]))
+            assert out[i, label].item() == pytest.approx(mixture.log_prob(params, x[i : i + 1]).item(), rel=1e-12)
+
+
+def test_progress_counts_every_picture():
+    seen = []
+    class_log_likelihoods(small_model(), random_pictures(5), batch_size=2, progress=seen.append)
+    assert seen == [2, 2, 1]
+
+
+def test_bayes_rule_by_hand():
+    likelihoods = torch.tensor([[0.2, 0.1, 0.4]], dtype=torch.float64)
+    uniform = log_posterior(likelihoods.log()).exp()
+    assert torch.allclose(uniform, likelihoods / 0.7)
+    prior = torch.tensor([6.0, 2.0, 2.0])  # need not be normalised
+    expected = torch.tensor([[0.12, 0.02, 0.08]], dtype=torch.float64) / 0.22
+    assert torch.allclose(log_posterior(likelihoods.log(), prior).exp(), expected)
+    never = log_posterior(likelihoods.log(), torch.tensor([1.0, 1.0, 0.0])).exp()
+    assert never[0, 2] == 0 and never.sum().item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("prior", [[1.0, 1.0], [1.0, -1.0, 1.0], [0.0, 0.0, 0.0], [math.nan, 1.0, 1.0]])
+def test_bad_priors(prior):
+    with pytest.raises(UsageError, match="prior"):
+        log_posterior(torch.zeros(1, 3), torch.tensor(prior))
+
+
+def test_scores_by_hand():
+    labels = torch.tensor([0, 0, 0, 1, 1, 2, -1, -1])
+    predictions = torch.tensor([0, 0, 1, 1, 2, 2, 0, 1])
+    scores = score(predictions, labels, 3)
+    assert scores.count == 6
+    assert scores.accuracy == pytest.approx(4 / 6)
+    assert scores.confusion.tolist() == [[2, 1, 0], [0, 1, 1], [0, 0, 1]]
+    assert scores.recall == pytest.approx([2 / 3, 1 / 2, 1])
+    # F1: 2*2/(3+2), 2*1/(2+2), 2*1/(1+2)
+    assert scores.macro_f1 == pytest.approx((4 / 5 + 1 / 2 + 2 / 3) / 3)
+
+
+def test_scores_without_any_known_label():
+    scores = score(torch.tensor([0, 1]), torch.tensor([-1, -1]), 2)
+    assert scores.count == 0 and math.isnan(scores.accuracy) and math.isnan(scores.macro_f1)
+
+
+def test_a_class_that_is_not_there():
+    scores = score(torch.tensor([0, 0]), torch.tensor([0, 0]), 2)
+    assert scores.accuracy == 1.0 and scores.macro_f1 == 0.5 and math.isnan(scores.recall[1])

@@ -1,0 +1,206 @@
+"""Reading pictures: the byte scale, the resize, and every damage a data set can have."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from utils import UsageError, data
+from utils.cartoons import draw
+from utils.data import ImageDataset, load_split, to_bytes, to_float
+from utils.mixture import to_levels
+
+
+@given(st.lists(st.integers(0, 255), min_size=1, max_size=50))
+def test_property_bytes_survive_the_way_to_floats_and_back(values):
+    pixels = torch.tensor(values, dtype=torch.uint8)
+    floats = to_float(pixels)
+    assert torch.equal(to_bytes(floats), pixels)
+    assert torch.equal(to_levels(floats), floats)
+    assert floats.tolist() == pytest.approx([v / 127.5 - 1 for v in values], abs=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 70), st.integers(1, 70), st.sampled_from(["RGB", "L", "RGBA", "P", "CMYK", "1", "I;16"]))
+def test_property_pictures_of_any_size_and_mode_become_bytes(tmp_path_factory, width, height, mode):
+    file = tmp_path_factory.mktemp("any") / "picture.tif"
+    Image.new(mode, (width, height)).save(file)
+    pictures = data.read_images([file], 16, expected_size=16)
+    assert pictures.shape == (1, 3, 16, 16) and pictures.dtype == torch.uint8
+
+
+def test_cartoons_are_the_same_every_time_and_differ_between_splits():
+    first, labels = draw("validation")
+    again, _ = draw("validation")
+    assert np.array_equal(first, again)
+    assert first.shape == (500, 3, 32, 32) and first.dtype == np.uint8
+    assert np.bincount(labels).tolist() == [125] * 4
+    other, _ = draw("test")
+    assert not np.array_equal(first, other)
+    assert len(np.unique(first.reshape(500, -1), axis=0)) == 500
+    large, _ = draw("validation", image_size=64)
+    shrunk = large.reshape(500, 3, 32, 2, 32, 2).mean((3, 5))
+    assert np.abs(shrunk - first).mean() < 6  # the same scene, drawn finer
+
+
+def test_course_data(course_data):
+    train = load_split("cpen455", "train", course_data)
+    assert train.images.shape == (12, 3, 32, 32) and train.labels.tolist() == [0, 1, 2, 3] * 3
+    assert train.classes == ("burger", "panda", "koala", "pizza")
+    image, label = train[5]
+    assert image.dtype == torch.float32 and label == 1 and -1 <= image.min() and image.max() <= 1
+    expected = Image.open(course_data / train.names[5]).convert("RGB").resize((32, 32), Image.Resampling.BILINEAR)
+    assert np.array_equal(train.images[5].permute(1, 2, 0).numpy(), np.asarray(expected))
+    grey = train.images[1]
+    assert torch.equal(grey[0], grey[1]) and torch.equal(grey[1], grey[2])
+
+
+def test_unknown_labels_stay_unknown(course_data):
+    assert load_split("cpen455", "test", course_data).labels.tolist() == [-1] * 5
+
+
+def test_native_size_is_left_alone(course_data):
+    validation = load_split("cpen455", "validation", course_data, image_size=64)
+    expected = np.asarray(Image.open(course_data / validation.names[0]).convert("RGB"))
+    assert np.array_equal(validation.images[0].permute(1, 2, 0).numpy(), expected)
+
+
+def test_resize_agrees_with_torch_antialiased_bilinear(course_data):
+    train = load_split("cpen455", "train", course_data)
+    native = load_split("cpen455", "train", course_data, image_size=64)
+    scaled = torch.nn.functional.interpolate(
+        native.images.double(), (32, 32), mode="bilinear", antialias=True, align_corners=False
+    )
+    assert (scaled - train.images.double()).abs().max() <= 1.01  # rounding, once per axis in Pillow
+
+
+def test_environment_variable_says_where(course_data, monkeypatch):
+    monkeypatch.setenv("CPEN455_ROOT", str(course_data))
+    assert len(load_split("cpen455", "validation")) == 6
+
+
+def test_folder(picture_folder):
+    train = load_split("folder", "train", picture_folder, image_size=8)
+    assert train.classes == ("dark", "light") and train.labels.tolist() == [0] * 6 + [1] * 6
+    assert data.number_of_classes("folder", picture_folder) == 2
+
+
+def test_cifar10_through_torchvision(tmp_path, monkeypatch):
+    """A stand-in for torchvision's reader: the official files cannot be fetched in a test."""
+    import torchvision.datasets
+
+    class Official:
+        classes = [f"class{i}" for i in range(10)]
+
+        def __init__(self, root, train, download):
+            assert not download
+            count = 50000 if train else 10000
+            self.data = np.zeros((count, 32, 32, 3), np.uint8)
+            self.data[:, 0, 0, 0] = np.arange(count) % 251
+            self.targets = [i % 10 for i in range(count)]
+
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", Official)
+    validation = load_split("cifar10", "validation", tmp_path)
+    assert len(validation) == 5000 and validation.images[0, 0, 0, 0] == 45000 % 251
+    assert len(load_split("cifar10", "test", tmp_path)) == 10000
+
+
+def test_first():
+    dataset = ImageDataset(torch.zeros(5, 3, 4, 4, dtype=torch.uint8), torch.arange(5), ("a",) * 5, list("abcde"))
+    assert len(dataset.first(2)) == 2 and dataset.first(2).names == ["a", "b"] and len(dataset.first(9)) == 5
+
+
+# what can be wrong
+
+
+def spoil(course_data, line, row=2):
+    table = course_data / "train.csv"
+    lines = table.read_text().splitlines()
+    lines[row - 1] = line
+    table.write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(
+    "line,message",
+    [
+        ("train/nowhere.jpg,1", r"row 2: there is no file train/nowhere.jpg"),
+        ("train/0000002.jpg,1,2", r"row 2: expected 2 columns .* found 3"),
+        ("train/0000002.jpg", r"row 2: expected 2 columns .* found 1"),
+        ("train/0000002.jpg,one", r"row 2: the label 'one' is not a whole number"),
+        ("train/0000002.jpg,4", r"row 2: the label 4 is not in -1 ... 3"),
+        ("train/0000002.jpg,-2", r"row 2: the label -2 is not in -1 ... 3"),
+    ],
+)
+def test_spoilt_tables(course_data, line, message):
+    spoil(course_data, line)
+    with pytest.raises(UsageError, match=message):
+        load_split("cpen455", "train", course_data)
+
+
+def test_missing_data_set_says_where_it_looked(tmp_path):
+    with pytest.raises(UsageError, match=r"'cpen455' not found \(looked in .*nowhere"):
+        load_split("cpen455", "train", tmp_path / "nowhere")
+
+
+def test_missing_table(course_data):
+    (course_data / "validation.csv").unlink()
+    with pytest.raises(UsageError, match=r"validation.csv is missing"):
+        load_split("cpen455", "validation", course_data)
+
+
+def test_empty_table(course_data):
+    (course_data / "validation.csv").write_text("")
+    with pytest.raises(UsageError, match=r"validation.csv is empty"):
+        load_split("cpen455", "validation", course_data)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 700])
+def test_truncated_jpeg_is_named(course_data, keep):
+    file = course_data / "train/0000003.jpg"
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(UsageError, match=r"0000003.jpg cannot be read as a picture"):
+        load_split("cpen455", "train", course_data)
+
+
+def test_decompression_bomb_is_refused(tmp_path, monkeypatch):
+    file = tmp_path / "huge.png"
+    Image.new("L", (400, 400)).save(file)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(UsageError, match=r"huge.png cannot be read"):
+        data.read_images([file], 32, 32)
+
+
+def test_wrong_size_is_resized_and_said_once(course_data, capsys):
+    for name in ("train/0000003.jpg", "train/0000004.jpg"):
+        Image.new("RGB", (50, 40)).save(course_data / name)
+    assert load_split("cpen455", "train", course_data).images.shape == (12, 3, 32, 32)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "2 of 12 pictures were not 64x64" in said and "0000003.jpg" in said
+
+
+@pytest.mark.parametrize("dataset,split", [("cats", "train"), ("cartoons", "training")])
+def test_unknown_names(dataset, split):
+    with pytest.raises(UsageError, match=r"unknown .*: choose from"):
+        load_split(dataset, split)
+
+
+def test_folder_without_root_classes_split_or_pictures(picture_folder, tmp_path):
+    with pytest.raises(UsageError, match="--data-root"):
+        load_split("folder", "train")
+    with pytest.raises(UsageError, match="no class folders"):
+        load_split("folder", "train", tmp_path / "empty")
+    shutil.rmtree(picture_folder / "test")
+    with pytest.raises(UsageError, match="test is missing"):
+        load_split("folder", "test", picture_folder)
+    (picture_folder / "test").mkdir()
+    with pytest.raises(UsageError, match="no pictures"):
+        load_split("folder", "test", picture_folder)
+
+
+def test_cifar10_missing(tmp_path):
+    with pytest.raises(UsageError, match=r"CIFAR-10 not found"):
+        load_split("cifar10", "train", tmp_path)

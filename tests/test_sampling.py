@@ -1,0 +1,96 @@
+"""The cached sampler is the naive one, faster."""
+
+import pytest
+import torch
+from conftest import random_pictures, small_model
+
+from utils import UsageError
+from utils.checkpoints import FOLDER, load_model
+from utils.fusion import SITES
+from utils.sampling import generate, generate_naive, stepwise_params
+
+CONFIGS = [
+    *({"fusion": site} for site in ("none", *SITES)),
+    {"fusion": "all", "nr_resnet": 2, "nr_logistic_mix": 3},
+    {"fusion": "paper", "nr_resnet": 3, "image_size": 4},
+    {"fusion": "blocks,late", "image_size": 12},
+    {"fusion": "all", "image_size": 32},
+    {"fusion": "paper", "nr_resnet": 2, "image_size": 64},
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_stepwise_params_are_the_models(config):
+    model = small_model(**config)
+    size = model.config.image_size
+    x, y = random_pictures(3, size), torch.tensor([0, 2, 1])
+    with torch.no_grad():
+        expected = model(x, y)
+    assert (stepwise_params(model, x, y) - expected).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_same_seed_same_pictures_as_the_naive_sampler(dtype):
+    model, labels = small_model(dtype, fusion="all", image_size=12), torch.tensor([0, 1, 2, 1])
+    cached = generate(model, labels, generator=torch.Generator().manual_seed(7))
+    naive = generate_naive(model, labels, generator=torch.Generator().manual_seed(7))
+    assert torch.equal(cached, naive)
+    other = generate(model, labels, generator=torch.Generator().manual_seed(8))
+    assert not torch.equal(cached, other)
+
+
+def test_prefix_is_kept_and_the_rest_drawn_as_the_naive_sampler_does():
+    model, labels = small_model(fusion="paper"), torch.tensor([0, 1])
+    prefix = random_pictures(1)[:, :, :3]
+    cached = generate(model, labels, generator=torch.Generator().manual_seed(7), prefix=prefix)
+    naive = generate_naive(model, labels, generator=torch.Generator().manual_seed(7), prefix=prefix)
+    assert torch.equal(cached, naive)
+    assert torch.allclose(cached[:, :, :3], prefix.expand(2, -1, -1, -1))
+
+
+def test_samples_lie_on_the_levels_and_condition_what_follows():
+    """The last pixel's distribution, given the picture that came out, is what the model says of that picture."""
+    model, labels = small_model(torch.float32), torch.tensor([0, 1])
+    images = generate(model, labels)
+    assert torch.isin(images, torch.arange(256.0) / 127.5 - 1).all()
+    means_only = generate(model, labels, temperature=0.0)
+    with torch.no_grad():
+        params = model(means_only, labels)
+    from utils.mixture import sample
+
+    assert torch.equal(sample(params, temperature=0.0), means_only)
+
+
+@pytest.mark.parametrize("sampler", [generate, generate_naive])
+def test_on_row_sees_each_row_when_it_is_done(sampler):
+    rows = []
+    images = sampler(small_model(), torch.tensor([1]), on_row=lambda i, x: rows.append((i, x.clone())))
+    assert [i for i, _ in rows] == list(range(8))
+    for i, seen in rows:
+        assert torch.equal(seen[:, :, : i + 1], images[:, :, : i + 1]) and not seen[:, :, i + 1 :].any()
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        ({"labels": torch.tensor([3])}, "labels must be"),
+        ({"labels": torch.tensor([-1])}, "labels must be"),
+        ({"temperature": -0.1}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"prefix": torch.zeros(1, 3, 9, 8)}, "prefix"),
+        ({"prefix": torch.zeros(1, 3, 2, 7)}, "prefix"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        generate(small_model(), **({"labels": torch.tensor([0])} | arguments))
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.safetensors")))
+def test_shipped_weights_cached_equals_direct_in_float32(name):
+    """With real weights: parameters agree to float32's rounding, and so do the top rows of a drawn picture."""
+    model, x = load_model(name), random_pictures(2, 32, torch.float32)
+    y = torch.tensor([0, 3])
+    with torch.no_grad():
+        expected = model(x, y)
+    assert torch.allclose(stepwise_params(model, x, y), expected, atol=1e-4, rtol=1e-4)

@@ -1,0 +1,304 @@
+"""The command line: `python -m utils COMMAND`, a thin shell over the package."""
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from dataclasses import fields, replace
+from pathlib import Path
+
+import torch
+
+from . import UsageError, checkpoints, classify, data, mixture, training
+from .fusion import parse_sites
+from .model import ConditionalPixelCNN, ModelConfig
+from .runtime import autocast, pick_device, pick_precision
+
+DEMO_RUN = "demo"
+# on --resume these may differ from what the run began with: they do not change what is computed
+FREE_ON_RESUME = {"epochs", "device", "compile", "checkpoint_every", "sample_every", "data_root"}
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def build_parser() -> Parser:
+    parser = Parser(prog="python -m utils", description="A class-conditional PixelCNN++: train, draw, classify.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="train on the embedded cartoons, classify, draw: a few minutes on a CPU")
+    add_config_flags(demo)
+    demo.set_defaults(run_command=run_demo)
+
+    train = commands.add_parser("train", help="train a model")
+    train.add_argument("--preset", help=f"default cartoons; one of {', '.join(training.PRESETS)}")
+    train.add_argument("--run", required=True, metavar="NAME", help="the run's folder is checkpoints/runs/NAME")
+    train.add_argument("--resume", action="store_true", help="go on where the run was left")
+    add_config_flags(train)
+    train.set_defaults(run_command=run_train)
+
+    evaluate = commands.add_parser("evaluate", help="bits per dimension and zero-shot accuracy on a split")
+    add_checkpoint_flags(evaluate)
+    evaluate.add_argument("--dataset", default="cartoons", help=f"one of {', '.join(data.DATASETS)}")
+    evaluate.add_argument("--data-root", metavar="DIR", help="where the data set lies")
+    evaluate.add_argument("--split", default="validation", help=f"one of {', '.join(data.SPLITS)}")
+    add_classify_flags(evaluate)
+    evaluate.set_defaults(run_command=run_evaluate)
+
+    generate = commands.add_parser("generate", help="draw pictures of every class")
+    add_checkpoint_flags(generate)
+    generate.add_argument("--per-class", type=int, default=8, metavar="N")
+    generate.add_argument("--classes", help="names or numbers joined by commas; default all")
+    generate.add_argument("--out", required=True, metavar="DIR", help="a folder that is new or empty")
+    generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument("--temperature", type=float, default=1.0)
+    generate.set_defaults(run_command=run_generate)
+
+    classify_ = commands.add_parser("classify", help="the class of picture files")
+    add_checkpoint_flags(classify_)
+    add_classify_flags(classify_)
+    classify_.add_argument("files", nargs="+", metavar="FILE")
+    classify_.set_defaults(run_command=run_classify)
+    return parser
+
+
+def add_config_flags(parser) -> None:
+    """A flag for every field of the two configs; only those that are typed appear in the result."""
+    for field in fields(ModelConfig) + fields(training.TrainConfig):
+        flag, kind = "--" + field.name.replace("_", "-"), field.type
+        if field.name == "num_classes":  # the data set says it
+            continue
+        if kind is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS)
+        else:
+            parser.add_argument(flag, type=kind if kind in (int, float) else str, default=argparse.SUPPRESS)
+
+
+def add_checkpoint_flags(parser) -> None:
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        metavar="NAME_OR_PATH",
+        help=f"{', '.join(checkpoints.SHIPPED)}, a run's name, or a .safetensors file",
+    )
+    parser.add_argument("--device", default="auto")
+
+
+def add_classify_flags(parser) -> None:
+    parser.add_argument("--prior", metavar="P0,P1,...", help="a weight for each class; default all the same")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--precision", default="float32", help="auto, float32, bfloat16 or float16")
+
+
+def given_config_values(args) -> dict:
+    names = {field.name for field in fields(ModelConfig) + fields(training.TrainConfig)}
+    return {name: value for name, value in vars(args).items() if name in names}
+
+
+def print_epoch(line: dict) -> None:
+    print(
+        f"epoch {line['epoch']:3d}   train {line['train_bpd']:.3f}   validation {line['validation_bpd']:.3f} "
+        f"bits/dim, accuracy {line['validation_accuracy']:.1%}   {line['images_per_second']:.0f} images/s",
+        flush=True,
+    )
+
+
+def run_train(args) -> None:
+    given = given_config_values(args)
+    preset = args.preset or "cartoons"
+    if args.resume:
+        model_config, config = training.read_config(args.run)
+        stored = model_config.to_dict() | vars(config)
+        wanted = given if args.preset is None else training.check_preset(preset) | given
+        if "fusion" in wanted:
+            wanted["fusion"] = list(parse_sites(wanted["fusion"]))
+        for name, value in wanted.items():
+            if name not in FREE_ON_RESUME and stored[name] != value:
+                raise UsageError(
+                    f"run {args.run!r} began with {name} = {stored[name]!r}, it cannot resume with {value!r}"
+                )
+        config = replace(config, **{k: v for k, v in given.items() if k in FREE_ON_RESUME})
+    else:
+        num_classes = data.number_of_classes(given.get("dataset", "cartoons"), given.get("data_root"))
+        model_config, config = training.configs_for(preset, num_classes, **given)
+    folder = training.train(model_config, config, args.run, args.resume, print_epoch)
+    print(f"done: {folder}\nnext: python -m utils evaluate --checkpoint {args.run} --dataset {config.dataset}")
+
+
+def run_demo(args) -> None:
+    started = time.perf_counter()
+    values = given_config_values(args)
+    num_classes = data.number_of_classes(values.get("dataset", "cartoons"), values.get("data_root"))
+    model_config, config = training.configs_for("cartoons", num_classes, **values)
+    folder = training.RUNS / DEMO_RUN
+    shutil.rmtree(folder, ignore_errors=True)
+
+    print(f"training on {config.dataset} for {config.epochs} epochs", flush=True)
+    training.train(model_config, config, DEMO_RUN, on_epoch=print_epoch)
+    model = checkpoints.load_model(folder / "last.safetensors", pick_device(config.device))
+
+    print("\nclassifying the test split, by the class under which a picture is likeliest", flush=True)
+    test = data.load_split(config.dataset, "test", config.data_root, model_config.image_size)
+    report(model, test, "test", "this run's averaged weights", precision=pick_precision(pick_device(config.device)))
+
+    print("\ndrawing a gallery", flush=True)
+    training.draw_gallery(model, folder / "gallery.png", config.seed)
+    print(
+        f"\ndone in {(time.perf_counter() - started) / 60:.1f} minutes. Look at\n"
+        f"    {relative(folder / 'gallery.png')}    pictures that the model has drawn\n"
+        f"    {relative(folder / 'metrics.jsonl')}  a line for each epoch\n"
+        f"    {relative(folder / 'best.safetensors')}  the weights\n"
+        f"type next\n"
+        f"    python -m utils generate --checkpoint {DEMO_RUN} --per-class 4 --out samples\n"
+        f"    python -m utils evaluate --checkpoint cartoons --split test    the shipped weights, trained longer"
+    )
+
+
+def relative(path: Path) -> str:
+    """The path as seen from here, which is what people can type."""
+    return os.path.relpath(path)
+
+
+def report(
+    model: ConditionalPixelCNN,
+    dataset: data.ImageDataset,
+    split: str,
+    checkpoint: str,
+    batch_size: int = 64,
+    precision: torch.dtype = torch.float32,
+    prior: torch.Tensor | None = None,
+) -> None:
+    """Prints bits per dimension, accuracy, F1, recall and the confusion matrix of a model on a data set."""
+    from tqdm.auto import tqdm
+
+    device = next(model.parameters()).device
+    x, y = dataset.tensors()
+    with autocast(device, precision), tqdm(total=len(x), leave=False, disable=None) as bar:
+        nats = classify.class_log_likelihoods(model, x, batch_size, bar.update).double().cpu()
+    image_size = model.config.image_size
+    known = y != data.UNKNOWN
+    print(f"{split} split, {len(y)} pictures, {checkpoint}, computed in {str(precision).removeprefix('torch.')}")
+    if not known.any():
+        marginal = torch.logsumexp(nats - torch.log(torch.tensor(float(nats.shape[1]))), dim=1)
+        bpd = mixture.bits_per_dim(-marginal.mean(), image_size)
+        print(f"bits per dimension  {bpd:.4f}  (over all classes: no label is known, so there is no accuracy)")
+        return
+    bpd = mixture.bits_per_dim(-nats[known].gather(1, y[known][:, None]).mean(), image_size)
+    scores = classify.score(classify.log_posterior(nats, prior).argmax(dim=1), y, model.config.num_classes)
+    print(f"bits per dimension  {bpd:.4f}")
+    print(f"accuracy            {scores.accuracy:.2%}  of {scores.count}")
+    print(f"macro F1            {scores.macro_f1:.2%}")
+    width = max(map(len, dataset.classes)) + 2
+    print("recall and confusion (rows: the truth, columns: what it was taken for)")
+    print(" " * (width + 8) + "".join(f"{name:>{width}}" for name in dataset.classes))
+    for name, recall, row in zip(dataset.classes, scores.recall, scores.confusion.tolist(), strict=True):
+        print(f"{name:<{width}}{recall:>8.1%}" + "".join(f"{n:>{width}d}" for n in row))
+
+
+def read_prior(text: str | None, num_classes: int) -> torch.Tensor | None:
+    if text is None:
+        return None
+    try:
+        prior = torch.tensor([float(part) for part in text.split(",")])
+    except ValueError:
+        raise UsageError(f"--prior must be {num_classes} numbers joined by commas, not {text!r}") from None
+    classify.log_posterior(torch.zeros(1, num_classes), prior)  # says what is wrong with it before the work starts
+    return prior
+
+
+def load_for(args) -> ConditionalPixelCNN:
+    if getattr(args, "batch_size", 1) < 1:
+        raise UsageError(f"batch_size must be at least 1, not {args.batch_size}")
+    return checkpoints.load_model(args.checkpoint, pick_device(args.device))
+
+
+def run_evaluate(args) -> None:
+    model = load_for(args)
+    precision = pick_precision(next(model.parameters()).device, args.precision)
+    prior = read_prior(args.prior, model.config.num_classes)
+    dataset = data.load_split(args.dataset, args.split, args.data_root, model.config.image_size)
+    if len(dataset.classes) != model.config.num_classes:
+        raise UsageError(
+            f"{args.dataset} has {len(dataset.classes)} classes, {args.checkpoint} knows {model.config.num_classes}"
+        )
+    split = f"{args.dataset} {args.split}"
+    report(model, dataset, split, args.checkpoint, args.batch_size, precision, prior)
+
+
+def run_classify(args) -> None:
+    model = load_for(args)
+    device = next(model.parameters()).device
+    prior = read_prior(args.prior, model.config.num_classes)
+    size = model.config.image_size
+    x = data.to_float(data.read_images([Path(file) for file in args.files], size, expected_size=size))
+    with autocast(device, pick_precision(device, args.precision)):
+        nats = classify.class_log_likelihoods(model, x, args.batch_size)
+    log_posterior = classify.log_posterior(nats.double().cpu(), prior)
+    for file, row in zip(args.files, log_posterior.exp(), strict=True):
+        chances = "  ".join(f"{name} {p:.4f}" for name, p in zip(model.class_names, row.tolist(), strict=True))
+        print(f"{file}: {model.class_names[int(row.argmax())]}   ({chances})")
+
+
+def run_generate(args) -> None:
+    from .figures import gallery, save_png, to_picture
+    from .sampling import generate
+
+    model = load_for(args)
+    if args.per_class < 1:
+        raise UsageError(f"--per-class must be at least 1, not {args.per_class}")
+    out = Path(args.out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(
+            f"{out} is there already and not empty: choose another folder, so that no old picture is counted"
+        )
+    chosen = read_classes(args.classes, model.class_names)
+    labels = torch.tensor(chosen).repeat_interleave(args.per_class)
+    generator = torch.Generator().manual_seed(args.seed)
+    from tqdm.auto import tqdm
+
+    with tqdm(total=model.config.image_size, desc="rows", leave=False, disable=None) as bar:
+        images = generate(
+            model,
+            labels,
+            generator=generator,
+            temperature=args.temperature,
+            on_row=lambda _i, _images: bar.update(),
+        )
+    for n, (label, image) in enumerate(zip(labels.tolist(), images, strict=True)):
+        save_png(to_picture(image), out / f"Class{label}_image_{n % args.per_class + 1:02d}.png")
+    save_png(gallery(images, labels, model.class_names), out / "gallery.png")
+    print(f"{len(images)} pictures and gallery.png in {out}")
+
+
+def read_classes(text: str | None, class_names: tuple[str, ...]) -> list[int]:
+    if text is None:
+        return list(range(len(class_names)))
+    known = {name: label for label, name in enumerate(class_names)}
+    known |= {str(label): label for label in range(len(class_names))}
+    for name in text.split(","):
+        if name not in known:
+            raise UsageError(f"unknown class {name!r}: choose from {', '.join(class_names)}")
+    return [known[name] for name in text.split(",")]
+
+
+def main(argv: list[str] | None = None) -> int:
+    try:
+        args = build_parser().parse_args(argv)
+        args.run_command(args)
+    except UsageError as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except training.Diverged as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; a training run goes on from its last checkpoint with --resume", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

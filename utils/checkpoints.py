@@ -1,0 +1,120 @@
+"""Saving and loading: atomic, and never by executing what is in a file.
+
+Weights are safetensors with the model's config as JSON in the file's metadata. Training state is a `torch.save`
+file, read with `weights_only=True`, which refuses code.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from . import UsageError
+from .model import ConditionalPixelCNN, ModelConfig
+
+FOLDER = Path(__file__).resolve().parents[1] / "checkpoints"
+SHIPPED = ("cartoons", "cpen455")
+FORMAT = "conditional-pixelcnn-1"
+
+
+def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
+    """`write(temporary)`, then fsync and rename: at any moment `path` is the old file or the new one, whole.
+
+    Raises UsageError when the disk is full or not writable; the old file is as it was, nothing is left beside it.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch.save turns a full disk into RuntimeError
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise UsageError(f"cannot save {path}: {reason}; what was there before is unchanged") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_model(model: ConditionalPixelCNN, path: str | Path, dtype: torch.dtype | None = None) -> None:
+    """Writes weights and config to `path`; `dtype` (torch.float16, say) makes the file smaller."""
+    tensors = {name: t.detach().cpu().to(dtype or t.dtype).contiguous() for name, t in model.state_dict().items()}
+    metadata = {
+        "format": FORMAT,
+        "config": json.dumps(model.config.to_dict()),
+        "class_names": json.dumps(list(model.class_names)),
+    }
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+
+
+def load_model(name_or_path: str | Path, device: str | torch.device = "cpu") -> ConditionalPixelCNN:
+    """The model saved under a shipped name, in a run's folder or in a file; float32, in eval mode.
+
+    Raises:
+        UsageError: there is no such file, it is damaged, holds a pickle, or belongs to another architecture.
+            Shapes are compared before any memory is taken for the model.
+    """
+    path = find_weights(name_or_path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            if metadata.get("format") != FORMAT:
+                raise UsageError(f"{path} holds no weights of this kit (its format is {metadata.get('format')!r})")
+            try:
+                config = ModelConfig.from_dict(json.loads(metadata["config"]))
+                class_names = tuple(str(name) for name in json.loads(metadata["class_names"]))
+                if len(class_names) != config.num_classes:
+                    raise UsageError(f"{len(class_names)} names for {config.num_classes} classes")
+            except (KeyError, TypeError, ValueError) as error:
+                raise UsageError(f"{path}: the model's config in it is not valid: {error}") from None
+            with torch.device("meta"):
+                model = ConditionalPixelCNN(config)
+            if shapes != {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}:
+                raise UsageError(f"{path}: the weights in it do not fit the architecture that it names")
+            model.load_state_dict({name: file.get_tensor(name).float() for name in shapes}, assign=True)
+            model.class_names = class_names
+    except SafetensorError as error:
+        hint = ""
+        with open(path, "rb") as raw:
+            if raw.read(2) in (b"PK", b"\x80\x02", b"\x80\x04"):
+                hint = "; it looks like a pickle, which could run code and is never opened"
+        raise UsageError(f"{path} is not a readable safetensors file ({error}){hint}") from None
+    return model.to(device).eval()
+
+
+def find_weights(name_or_path: str | Path) -> Path:
+    """A shipped name, a run's name or folder (its best weights), or a file -> the file."""
+    given = Path(name_or_path)
+    if str(name_or_path) in SHIPPED:
+        given = FOLDER / f"{name_or_path}.safetensors"
+    for candidate in (given, FOLDER / "runs" / given):
+        if candidate.is_dir():
+            candidate = candidate / "best.safetensors"
+        if candidate.is_file():
+            return candidate
+    raise UsageError(
+        f"no weights found for {str(name_or_path)!r}: give a shipped name ({', '.join(SHIPPED)}), "
+        f"a run under checkpoints/runs/, or a .safetensors file"
+    )
+
+
+def save_state(state: dict, path: str | Path) -> None:
+    """Writes training state (tensors, numbers, strings, lists, dicts)."""
+    write_atomically(path, lambda temporary: torch.save(state, temporary))
+
+
+def load_state(path: str | Path) -> dict:
+    """Reads what `save_state` wrote; UsageError when it is missing or damaged, or holds anything but data."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UsageError(f"there is no {path} to resume from") from None
+    except Exception as error:  # torch.load has no common class for damaged files
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{path} cannot be read as training state: {reason}") from None

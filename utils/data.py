@@ -1,0 +1,211 @@
+"""The data sets, read whole into memory as bytes and checked while they are read.
+
+A batch of pictures is float32 (B, 3, S, S) in [-1, 1], where byte v is v / 127.5 - 1. Bits per dimension mean
+something on 8-bit pixels only, so every picture is rounded to bytes after it has been resized.
+"""
+
+import csv
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from . import UsageError, cartoons
+
+ROOT = Path(__file__).resolve().parents[1]
+DATASETS = ("cartoons", "cpen455", "cifar10", "folder")
+SPLITS = ("train", "validation", "test")
+CPEN455_CLASSES = ("burger", "panda", "koala", "pizza")
+UNKNOWN = -1  # the label of pictures whose class is kept secret
+
+
+class ImageDataset(torch.utils.data.Dataset):
+    """Pictures and labels in memory; item i is (float32 (3, S, S) in [-1, 1], int label).
+
+    Args:
+        images: uint8 (N, 3, S, S).
+        labels: int64 (N,), `UNKNOWN` where the class is not known.
+        classes: the classes' names, by label.
+        names: where each picture came from, as the data set names it.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, classes: tuple[str, ...], names: list[str]):
+        self.images, self.labels, self.classes, self.names = images, labels, classes, names
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return to_float(self.images[index]), int(self.labels[index])
+
+    def first(self, count: int) -> "ImageDataset":
+        """The first `count` pictures."""
+        return ImageDataset(self.images[:count], self.labels[:count], self.classes, self.names[:count])
+
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Everything at once: float32 (N, 3, S, S) and int64 (N,)."""
+        return to_float(self.images), self.labels
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Bytes -> [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """[-1, 1] -> bytes, rounded."""
+    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def load_split(dataset: str, split: str, root: str | Path | None = None, image_size: int = 32) -> ImageDataset:
+    """Reads a split of a data set.
+
+    Args:
+        dataset: one of `DATASETS`.
+        split: one of `SPLITS`.
+        root: where the data set lies; `folder` needs it, `cartoons` has no use for it.
+        image_size: height and width that the pictures are resized to.
+
+    Raises:
+        UsageError: unknown name, missing or damaged files; the text says which and what to do.
+    """
+    if dataset not in DATASETS:
+        raise UsageError(f"unknown data set {dataset!r}: choose from {', '.join(DATASETS)}")
+    if split not in SPLITS:
+        raise UsageError(f"unknown split {split!r}: choose from {', '.join(SPLITS)}")
+    if dataset == "cartoons":
+        images, labels = cartoons.draw(split, image_size)
+        names = [f"{split}/{i:04d}" for i in range(len(labels))]
+        return ImageDataset(torch.from_numpy(images), torch.from_numpy(labels), cartoons.CLASSES, names)
+    if dataset == "cpen455":
+        return _read_cpen455(_find_cpen455(root), split, image_size)
+    if dataset == "cifar10":
+        return _read_cifar10(Path(root or ROOT / "data" / "cifar10"), split, image_size)
+    if root is None:
+        raise UsageError("data set 'folder' needs --data-root DIR, with pictures in DIR/train/CLASS/")
+    return _read_folder(Path(root), split, image_size)
+
+
+def number_of_classes(dataset: str, root: str | Path | None = None) -> int:
+    """How many classes a data set has, without reading its pictures."""
+    if dataset == "folder" and root is not None:
+        return len(_folder_classes(Path(root)))
+    return 10 if dataset == "cifar10" else 4
+
+
+def _find_cpen455(root: str | Path | None) -> Path:
+    places = [root] if root else [os.environ.get("CPEN455_ROOT"), ROOT / "data/cpen455", ROOT / "../shared/cpen455"]
+    candidates = [Path(place) for place in places if place]
+    kaggle = Path("/kaggle/input")
+    if not root and kaggle.is_dir():
+        candidates += sorted(found.parent for found in kaggle.glob("**/validation.csv"))
+    for candidate in candidates:
+        if (candidate / "train.csv").is_file():
+            return candidate
+    looked = ", ".join(str(candidate) for candidate in candidates)
+    raise UsageError(
+        f"data set 'cpen455' not found (looked in {looked}): unpack the course's data so that "
+        f"data/cpen455/train.csv exists, or set CPEN455_ROOT to its folder"
+    )
+
+
+def _read_cpen455(root: Path, split: str, image_size: int) -> ImageDataset:
+    """`{split}.csv` holds rows `path,label` without a header; paths are relative to the csv's folder."""
+    table = root / f"{split}.csv"
+    if not table.is_file():
+        raise UsageError(f"{table} is missing: the data set in {root} is not complete")
+    names, labels = [], []
+    with open(table, newline="", encoding="utf-8") as file:
+        for number, row in enumerate(csv.reader(file), start=1):
+            if len(row) != 2:
+                raise UsageError(f"{table}, row {number}: expected 2 columns (path,label), found {len(row)}")
+            try:
+                label = int(row[1])
+            except ValueError:
+                raise UsageError(f"{table}, row {number}: the label {row[1]!r} is not a whole number") from None
+            if not UNKNOWN <= label < len(CPEN455_CLASSES):
+                raise UsageError(f"{table}, row {number}: the label {label} is not in -1 ... 3")
+            if not (root / row[0]).is_file():
+                raise UsageError(f"{table}, row {number}: there is no file {row[0]}")
+            names.append(row[0])
+            labels.append(label)
+    if not names:
+        raise UsageError(f"{table} is empty")
+    images = read_images([root / name for name in names], image_size, expected_size=64)
+    return ImageDataset(images, torch.tensor(labels), CPEN455_CLASSES, names)
+
+
+def _read_cifar10(root: Path, split: str, image_size: int) -> ImageDataset:
+    """45,000 training and 5,000 validation pictures from the official training files; the official test set."""
+    from torchvision.datasets import CIFAR10
+
+    try:
+        official = CIFAR10(str(root), train=split != "test", download=False)
+    except RuntimeError:
+        raise UsageError(
+            f'CIFAR-10 not found in {root}: run python -c "from torchvision.datasets import CIFAR10; '
+            f"CIFAR10('{root}', download=True)\""
+        ) from None
+    part = {"train": slice(0, 45000), "validation": slice(45000, None), "test": slice(None)}[split]
+    arrays, labels = official.data[part], official.targets[part]
+    images = torch.stack([_to_tensor(Image.fromarray(array), image_size) for array in arrays])
+    names = [f"{split}/{i:05d}" for i in range(len(labels))]
+    return ImageDataset(images, torch.tensor(labels), tuple(official.classes), names)
+
+
+def _read_folder(root: Path, split: str, image_size: int) -> ImageDataset:
+    """`root/split/CLASS/*`; the classes are the folders of `root/train`, in alphabetical order."""
+    classes = _folder_classes(root)
+    if not (root / split).is_dir():
+        raise UsageError(f"{root / split} is missing: put pictures in {root}/{split}/CLASS/")
+    suffixes = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+    files, labels = [], []
+    for label, name in enumerate(classes):
+        found = sorted(p for p in (root / split / name).glob("*") if p.suffix.lower() in suffixes)
+        files += found
+        labels += [label] * len(found)
+    if not files:
+        raise UsageError(f"no pictures in {root / split}: put some in {root}/{split}/CLASS/")
+    images = read_images(files, image_size, expected_size=image_size)
+    return ImageDataset(images, torch.tensor(labels), classes, [str(f.relative_to(root)) for f in files])
+
+
+def _folder_classes(root: Path) -> tuple[str, ...]:
+    classes = tuple(sorted(p.name for p in (root / "train").glob("*") if p.is_dir()))
+    if not classes:
+        raise UsageError(f"no class folders in {root / 'train'}: put pictures in {root}/train/CLASS/")
+    return classes
+
+
+def read_images(files: list[Path], image_size: int, expected_size: int) -> Tensor:
+    """Reads files as RGB, resized to uint8 (N, 3, S, S); says once if some were not of the expected size."""
+    images, odd = [], []
+    for file in files:
+        try:
+            with Image.open(file) as picture:
+                if picture.size != (expected_size, expected_size):
+                    odd.append(file)
+                images.append(_to_tensor(picture, image_size))
+        except FileNotFoundError:
+            raise UsageError(f"there is no file {file}") from None
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise UsageError(f"{file} cannot be read as a picture: {error}") from None
+    if odd:
+        print(
+            f"note: {len(odd)} of {len(files)} pictures were not {expected_size}x{expected_size} "
+            f"and were resized to {image_size}x{image_size}, {odd[0]} first",
+            file=sys.stderr,
+        )
+    return torch.stack(images)
+
+
+def _to_tensor(picture: Image.Image, image_size: int) -> Tensor:
+    """RGB, antialiased bilinear, rounded to bytes: uint8 (3, S, S)."""
+    picture = picture.convert("RGB")
+    if picture.size != (image_size, image_size):
+        picture = picture.resize((image_size, image_size), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()

@@ -1,0 +1,167 @@
+"""The bricks of PixelCNN++: causal convolutions made by shifting, and the gated residual block.
+
+A convolution is made causal by *where it looks*, not by zeros in its kernel: the picture is padded on
+the sides that lie in the past only, so no weight is ever wasted on a masked tap. Two kinds exist:
+
+* **down-shifted**: output (i, j) sees rows <= i, left and right alike. Stacks of it form the u stream.
+* **down-right-shifted**: output (i, j) sees rows <= i and columns <= j. Stacks of it form the ul stream.
+
+Source: Salimans et al. 2017, "PixelCNN++", section 2.3 and the code published with it.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+# what a class does to a gated block: (scale or None, shift), each (B, 2F)
+Modulation = tuple[Tensor | None, Tensor]
+
+
+def concat_elu(x: Tensor) -> Tensor:
+    """ELU of x and of -x, side by side: (B, C, ...) -> (B, 2C, ...). Nothing a ReLU would kill is lost."""
+    return F.elu(torch.cat([x, -x], dim=1), inplace=True)
+
+
+def modulate(c: Tensor, modulation: Modulation | None) -> Tensor:
+    """c * (1 + scale) + shift for each picture and channel; c: (B, 2F, H, W)."""
+    if modulation is None:
+        return c
+    scale, shift = modulation
+    if scale is not None:
+        c = c * (1 + scale[:, :, None, None])
+    return c + shift[:, :, None, None]
+
+
+class ShiftedConv2d(nn.Module):
+    """A weight-normalised convolution whose padding lies on chosen sides only.
+
+    Args:
+        past: zeros added at (left, right, top); never at the bottom, which is the future.
+        init_scale: standard deviation of the outputs after `data_dependent_init`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, int],
+        stride: int,
+        past: tuple[int, int, int],
+        init_scale: float,
+    ):
+        super().__init__()
+        left, right, top = past
+        self.padding = (left, right, top, 0)
+        self.init_scale = init_scale
+        self.conv = weight_norm(nn.Conv2d(in_channels, out_channels, kernel_size, stride), dim=0)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C', H / stride, W / stride)
+        return self.conv(F.pad(x, self.padding))
+
+
+class DownShiftedConv2d(ShiftedConv2d):
+    """Output (i, j) sees rows i-kh+1 ... i, and columns j-kw//2 ... j+kw//2."""
+
+    def __init__(self, in_channels, out_channels, kernel_size=(2, 3), stride=1, init_scale=1.0):
+        kh, kw = kernel_size
+        super().__init__(in_channels, out_channels, kernel_size, stride, (kw // 2, kw // 2, kh - 1), init_scale)
+
+
+class DownRightShiftedConv2d(ShiftedConv2d):
+    """Output (i, j) sees rows i-kh+1 ... i, and columns j-kw+1 ... j."""
+
+    def __init__(self, in_channels, out_channels, kernel_size=(2, 2), stride=1, init_scale=1.0):
+        kh, kw = kernel_size
+        super().__init__(in_channels, out_channels, kernel_size, stride, (kw - 1, 0, kh - 1), init_scale)
+
+
+class DownShiftedConvTranspose2d(nn.Module):
+    """Doubles height and width; output row i sees input rows <= i // 2. The twin of the strided (2, 3)."""
+
+    def __init__(self, in_channels, out_channels, init_scale=1.0):
+        super().__init__()
+        self.init_scale = init_scale
+        conv = nn.ConvTranspose2d(in_channels, out_channels, (2, 3), stride=2, padding=(0, 1), output_padding=(0, 1))
+        self.conv = weight_norm(conv, dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C', 2H, 2W)
+        return self.conv(x)
+
+
+class DownRightShiftedConvTranspose2d(nn.Module):
+    """Doubles height and width; output (i, j) sees input (i // 2, j // 2) alone. The twin of the strided (2, 2)."""
+
+    def __init__(self, in_channels, out_channels, init_scale=1.0):
+        super().__init__()
+        self.init_scale = init_scale
+        self.conv = weight_norm(nn.ConvTranspose2d(in_channels, out_channels, (2, 2), stride=2), dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C', 2H, 2W)
+        return self.conv(x)
+
+
+class PointwiseConv2d(nn.Module):
+    """A 1x1 convolution: mixes channels ("network in network"), looks nowhere else."""
+
+    def __init__(self, in_channels, out_channels, init_scale=1.0):
+        super().__init__()
+        self.init_scale = init_scale
+        self.conv = weight_norm(nn.Conv2d(in_channels, out_channels, 1), dim=0)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C', H, W)
+        return self.conv(x)
+
+
+class GatedResidualBlock(nn.Module):
+    """h + a * sigmoid(b), where a and b are the two halves of two causal convolutions of h.
+
+    Args:
+        conv: `DownShiftedConv2d` for the u stream, `DownRightShiftedConv2d` for the ul stream.
+        nr_filters: F, the channels of h.
+        nr_skips: how many streams of F channels come in through the 1x1 skip connection (0, 1 or 2).
+    """
+
+    def __init__(self, conv: Callable[..., ShiftedConv2d], nr_filters: int, nr_skips: int, dropout: float):
+        super().__init__()
+        self.conv_in = conv(2 * nr_filters, nr_filters)
+        self.skip = PointwiseConv2d(2 * nr_skips * nr_filters, nr_filters) if nr_skips else None
+        self.dropout = nn.Dropout(dropout)
+        self.conv_out = conv(2 * nr_filters, 2 * nr_filters, init_scale=0.1)
+
+    def forward(self, h: Tensor, skip: Tensor | None = None, modulation: Modulation | None = None) -> Tensor:
+        """h: (B, F, H, W); skip: (B, nr_skips F, H, W) -> (B, F, H, W)."""
+        c = self.conv_in(concat_elu(h))  # (B, F, H, W)
+        if self.skip is not None and skip is not None:
+            c = c + self.skip(concat_elu(skip))
+        c = self.conv_out(self.dropout(concat_elu(c)))  # (B, 2F, H, W)
+        return h + F.glu(modulate(c, modulation), dim=1)
+
+
+@contextmanager
+def data_dependent_init(model: nn.Module) -> Iterator[None]:
+    """While open, one forward pass sets every layer's gain and bias so that, on the batch it sees, each output
+    channel has mean 0 and standard deviation `init_scale` (Salimans & Kingma 2016, "Weight Normalization",
+    section 3). Layers are set in the order in which data reaches them, each seeing its set predecessors.
+    """
+
+    def normalise(layer, _inputs, output):  # output: (B, C, H, W)
+        std, mean = torch.std_mean(output.double(), dim=(0, 2, 3), correction=0)  # (C,)
+        gain = (layer.init_scale / (std + 1e-10)).to(output.dtype)
+        mean = mean.to(output.dtype)
+        conv = layer.conv
+        g = conv.parametrizations.weight.original0  # (C, 1, 1, 1), or (1, C, 1, 1) in a transposed layer
+        g.mul_(gain.view_as(g))
+        conv.bias.copy_((conv.bias - mean) * gain)
+        return (output - mean[:, None, None]) * gain[:, None, None]
+
+    handles = [m.register_forward_hook(normalise) for m in model.modules() if hasattr(m, "init_scale")]
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,342 @@
+"""Drawing pictures pixel by pixel, each pixel given all that were drawn before it.
+
+`generate_naive` runs the whole network once for every pixel and throws all but one pixel's answer away.
+`generate` computes each activation once, as soon as what it depends on is known, and keeps it:
+
+* the **u** stream depends on the rows above only: one row at a time, when the row begins;
+* the **ul** stream depends on the left as well: one pixel at a time. Of its 2x2 taps the upper two, and all that
+  it takes from u, are known when the row begins: one matrix product for the whole row. Two taps remain;
+* the **coarser scales** change at every second and every fourth row and column only.
+
+Nothing is approximated: it is the same sum in another order (Ramachandran et al. 2017, "Fast Generation for
+Convolutional Autoregressive Models").
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.utils import parametrize
+
+from . import UsageError, mixture
+from .layers import GatedResidualBlock, Modulation, ShiftedConv2d, concat_elu, modulate
+from .model import NR_SCALES, ConditionalPixelCNN
+
+
+@torch.inference_mode()
+def generate(
+    model: ConditionalPixelCNN,
+    labels: Tensor,
+    *,
+    generator: torch.Generator | None = None,
+    temperature: float = 1.0,
+    prefix: Tensor | None = None,
+    on_row: Callable[[int, Tensor], object] | None = None,
+) -> Tensor:
+    """Draws one picture for each label, with cached activations.
+
+    Args:
+        labels: int64 (B,), 0 ... C-1.
+        generator: where random numbers come from; the same seed gives the same pictures.
+        temperature: 1 is the model; less is tamer, 0 takes the most likely component's means.
+        prefix: (B, 3, h, W), rows that are already known, or (1, 3, h, W) for the same in all (completion).
+        on_row: called as `on_row(i, images)` after row i; later rows of `images` are still empty.
+
+    Returns:
+        float (B, 3, H, W) on the 256 levels.
+
+    Raises:
+        UsageError: a label, the temperature or the prefix is out of range.
+    """
+    images, nr_known = _blank(model, labels, temperature, prefix)
+    labels = labels.to(images.device)
+    for i, j, params in _walk(model, images, labels):
+        if i >= nr_known:
+            images[:, :, i, j] = mixture.sample(params[:, :, None, None], generator, temperature)[:, :, 0, 0]
+        if on_row and j == images.shape[3] - 1:
+            on_row(i, images)
+    return images
+
+
+@torch.inference_mode()
+def generate_naive(
+    model: ConditionalPixelCNN,
+    labels: Tensor,
+    *,
+    generator: torch.Generator | None = None,
+    temperature: float = 1.0,
+    prefix: Tensor | None = None,
+    on_row: Callable[[int, Tensor], object] | None = None,
+) -> Tensor:
+    """As `generate`, by a whole forward pass for every pixel: the reference that `generate` must equal."""
+    images, nr_known = _blank(model, labels, temperature, prefix)
+    labels = labels.to(images.device)
+    for i in range(images.shape[2]):
+        for j in range(images.shape[3]):
+            if i >= nr_known:
+                params = model(images, labels)[:, :, i : i + 1, j : j + 1]
+                images[:, :, i, j] = mixture.sample(params, generator, temperature)[:, :, 0, 0]
+        if on_row:
+            on_row(i, images)
+    return images
+
+
+@torch.inference_mode()
+def stepwise_params(model: ConditionalPixelCNN, x: Tensor, y: Tensor) -> Tensor:
+    """The cached path, fed `x` pixel by pixel; equals `model(x, y)`. x: (B, 3, H, W) -> (B, 10K, H, W)."""
+    params = x.new_empty(len(x), 10 * model.config.nr_logistic_mix, *x.shape[2:])
+    for i, j, at_pixel in _walk(model, x, y):
+        params[:, :, i, j] = at_pixel
+    return params
+
+
+def _blank(model, labels: Tensor, temperature: float, prefix: Tensor | None) -> tuple[Tensor, int]:
+    """Checks the arguments; -> pictures that hold the prefix, and its number of rows."""
+    config = model.config
+    if labels.ndim != 1 or bool(((labels < 0) | (labels >= config.num_classes)).any()):
+        raise UsageError(f"labels must be whole numbers from 0 to {config.num_classes - 1}, not {labels.tolist()}")
+    if not temperature >= 0:
+        raise UsageError(f"the temperature must not be negative, not {temperature}")
+    weight = model.head.conv.bias
+    images = weight.new_zeros(len(labels), 3, config.image_size, config.image_size)
+    if prefix is None:
+        return images, 0
+    nr_known = prefix.shape[-2]
+    if prefix.ndim != 4 or prefix.shape[1] != 3 or prefix.shape[3] != config.image_size or nr_known > config.image_size:
+        raise UsageError(f"a prefix is (B, 3, rows, {config.image_size}), not {tuple(prefix.shape)}")
+    images[:, :, :nr_known] = mixture.to_levels(prefix.to(images))
+    return images, nr_known
+
+
+def _walk(model: ConditionalPixelCNN, images: Tensor, labels: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+    """In raster order (i, j, params (B, 10K)); pixel (i, j) of `images` is read after the caller has had its turn."""
+    with parametrize.cached():  # weight norm is worked out once, not at every use
+        network = CachedNetwork(model.eval(), labels)
+        for i in range(images.shape[2]):
+            network.start_row(i)
+            for j in range(images.shape[3]):
+                yield i, j, network.params(j)
+                network.put(j, images[:, :, i, j])
+
+
+class RowConv:
+    """A down-shifted convolution that is fed row after row and remembers the one above."""
+
+    def __init__(self, layer: ShiftedConv2d):
+        self.layer = layer
+        self.above: Tensor | None = None
+
+    def __call__(self, row: Tensor) -> Tensor:  # (B, C, 1, W) -> (B, C', 1, W / stride)
+        above = torch.zeros_like(row) if self.above is None else self.above
+        self.above = row
+        left, right, _, _ = self.layer.padding
+        return self.layer.conv(F.pad(torch.cat([above, row], dim=2), (left, right)))
+
+
+class RowBlock:
+    """A gated block of the u stream, a row at a time."""
+
+    def __init__(self, block: GatedResidualBlock, modulation: Modulation | None):
+        self.conv_in, self.conv_out, self.skip = RowConv(block.conv_in), RowConv(block.conv_out), block.skip
+        self.modulation = modulation
+
+    def __call__(self, h: Tensor, skip: Tensor | None = None) -> Tensor:  # (B, F, 1, W) -> (B, F, 1, W)
+        c = self.conv_in(concat_elu(h))
+        if self.skip is not None and skip is not None:
+            c = c + self.skip(concat_elu(skip))
+        return h + F.glu(modulate(self.conv_out(concat_elu(c)), self.modulation), dim=1)
+
+
+class PixelConv:
+    """A 2x2 down-right-shifted convolution that is fed pixel after pixel; activations are (B, W, C) here.
+
+    `row` holds the pixels seen last, one column of padding at its left: up to the current pixel those of this row,
+    from there on still those of the row above, whose share `start_row` has already taken. The class may scale and
+    shift what comes out (`modulation`: (scale or None, shift), each (B, C')).
+    """
+
+    def __init__(self, layer: ShiftedConv2d, batch: int, width: int, modulation: Modulation | None = None):
+        conv = layer.conv
+        weight, self.bias, self.stride = conv.weight, conv.bias, conv.stride[0]
+        _, channels, _, _ = weight.shape
+        upper, lower = weight.unbind(dim=2)  # (C', C, 2) each: left tap, right tap
+        self.upper = upper.permute(2, 1, 0).flatten(0, 1)  # (2C, C')
+        self.lower = lower.permute(2, 1, 0).flatten(0, 1)
+        self.gain: Tensor | None = None
+        self.shift: Tensor | None = None
+        if modulation is not None:
+            scale, self.shift = modulation
+            self.gain = None if scale is None else 1 + scale
+        self.channels = channels
+        self.row = weight.new_zeros(batch, width + 1, channels)
+        self.flat = self.row.view(batch, -1)  # two neighbouring pixels are 2C neighbouring numbers
+
+    def start_row(self) -> None:
+        taps = torch.cat([self.row[:, :-1], self.row[:, 1:]], dim=2)[:, :: self.stride]  # (B, W / stride, 2C)
+        self.known = taps @ self.upper + self.bias  # (B, W / stride, C')
+        if self.gain is not None:
+            self.known *= self.gain[:, None]
+        if self.shift is not None:
+            self.known += self.shift[:, None]
+
+    def put(self, j: int, pixel: Tensor) -> None:
+        self.row[:, j + 1] = pixel  # (B, C)
+
+    def at(self, j: int) -> Tensor:  # -> (B, C')
+        taps = self.flat[:, j * self.channels : (j + 2) * self.channels]
+        if self.gain is None:
+            return torch.addmm(self.known[:, j // self.stride], taps, self.lower)
+        return torch.addcmul(self.known[:, j // self.stride], taps @ self.lower, self.gain)
+
+
+class PixelBlock:
+    """A gated block of the ul stream, a pixel at a time."""
+
+    def __init__(self, block: GatedResidualBlock, modulation: Modulation | None, batch: int, width: int):
+        self.conv_in = PixelConv(block.conv_in, batch, width)
+        self.conv_out = PixelConv(block.conv_out, batch, width, modulation)
+        nr_filters = block.conv_in.conv.out_channels
+        assert block.skip is not None  # every ul block reads u
+        weight, self.skip_bias = block.skip.conv.weight[:, :, 0, 0].T, block.skip.conv.bias
+        # concat_elu of [u, ul skip] is [u, ul skip, -u, -ul skip]: take the rows apart
+        parts = weight.split(nr_filters)
+        half = len(parts) // 2
+        self.from_u = torch.cat([parts[0], parts[half]])  # (2F, F)
+        self.from_ul = torch.cat([parts[half - 1], parts[-1]])  # (2F, F); used on the way back only
+
+    def start_row(self, u: Tensor) -> None:  # u: (B, F, 1, W)
+        self.conv_in.start_row()
+        self.conv_in.known += concat_elu(u)[:, :, 0].transpose(1, 2) @ self.from_u + self.skip_bias
+        self.conv_out.start_row()
+
+    def __call__(self, j: int, h: Tensor, skip: Tensor | None = None) -> Tensor:  # (B, F) -> (B, F)
+        self.conv_in.put(j, concat_elu(h))
+        c = self.conv_in.at(j)
+        if skip is not None:
+            c = torch.addmm(c, concat_elu(skip), self.from_ul)
+        self.conv_out.put(j, concat_elu(c))
+        return h + F.glu(self.conv_out.at(j), dim=1)
+
+
+class CachedNetwork:
+    """`model` with a memory: `start_row(0)`, `params(0)`, `put(0, pixel)`, `params(1)`, ... , `start_row(1)`, ..."""
+
+    def __init__(self, model: ConditionalPixelCNN, labels: Tensor):
+        batch, width = len(labels), model.config.image_size
+        self.model, self.labels, self.width = model, labels, width
+        bias = model.head.conv.bias
+        no_pixel = bias.new_zeros(batch, 3, width, width)
+        self.early = model.fusion.add("x", no_pixel, labels)  # (B, 3, H, W)
+        self.row = bias.new_zeros(batch, 4, width)  # the colours of the current row, and ones
+
+        self.u_first = RowConv(model.u_first)
+        self.left_weight = model.ul_first_left.conv.weight[:, :, :, 0]  # (F, 4, 2): above, here
+        modulations = iter(model.fusion.modulations(labels))
+
+        def blocks(pairs, width):
+            return [
+                (RowBlock(pair.u, next(modulations)), PixelBlock(pair.ul, next(modulations), batch, width))
+                for pair in pairs
+            ]
+
+        self.down_blocks = [blocks(model.down_blocks[s], width >> s) for s in range(NR_SCALES)]
+        up_blocks = [blocks(model.up_blocks[s], width >> s) for s in reversed(range(NR_SCALES))]
+        self.up_blocks = up_blocks[::-1]
+        self.down_convs = [
+            (RowConv(conv["u"]), PixelConv(conv["ul"], batch, width >> s)) for s, conv in enumerate(model.down_convs)
+        ]
+        nr_filters = model.config.nr_filters
+        # what the coarser scale last sent up: two rows of u, two rows of ul that fill two columns at a time
+        self.u_up = [bias.new_empty(0)] * (NR_SCALES - 1)
+        self.ul_up = [bias.new_zeros(batch, 2, width >> s, nr_filters) for s in range(NR_SCALES - 1)]
+        self.up_weights = [conv["ul"].conv.weight.permute(0, 2, 3, 1).flatten(1) for conv in model.up_convs]
+        self.up_biases = [conv["ul"].conv.bias for conv in model.up_convs]
+        no_feature = bias.new_zeros(batch, nr_filters, 1, 1)
+        self.middle = model.fusion.add("ul_middle", no_feature, labels).flatten(1)  # (B, F)
+        self.head = model.head.conv.weight[:, :, 0, 0].T  # (F, 10K)
+        late = model.fusion.add("params", bias.new_zeros(batch, len(bias), 1, 1), labels).flatten(1)
+        self.head_bias = bias + late  # (B, 10K)
+
+    def start_row(self, i: int) -> None:
+        """Brings the u stream to row i, and readies the ul stream for the row's pixels."""
+        self.i = i
+        above = self.row.clone()[:, :, None]  # (B, 4, 1, W): the picture's row i - 1
+        self.row.zero_()
+        self._first_features(i, above)
+
+        u, rows = self.u0, []
+        for s, blocks in enumerate(self.down_blocks):
+            if s > 0:
+                u_conv, ul_conv = self.down_convs[s - 1]
+                if (i >> (s - 1)) % 2:  # an odd row leaves the coarser scale as it is
+                    u_conv.above = u
+                    break
+                u = u_conv(u)
+                ul_conv.start_row()
+            rows.append([u])
+            for u_block, ul_block in blocks:
+                u = u_block(u)
+                ul_block.start_row(u)
+                rows[s].append(u)
+
+        for s in reversed(range(len(rows))):
+            if s == NR_SCALES - 1:
+                u = self.model.fusion.add("u_middle", rows[s].pop(), self.labels)
+            else:
+                u = self.u_up[s][:, :, (i >> s) % 2, None]
+            for u_block, ul_block in self.up_blocks[s]:
+                u = u_block(u, rows[s].pop())
+                ul_block.start_row(u)
+            if s > 0:
+                self.u_up[s - 1] = self.model.up_convs[s - 1]["u"](u)  # (B, F, 2, 2W)
+
+    def _first_features(self, i: int, above: Tensor) -> None:
+        """u0 of the row, and all of ul0 but what comes from the pixel at the left."""
+        model, y = self.model, self.labels
+        left_bias = model.ul_first_left.conv.bias[:, None]
+        from_above_left = self.left_weight[:, :, 0] @ above[:, :, 0, :-1] + left_bias  # (B, F, W - 1)
+        ul0 = F.pad(from_above_left, (1, 0))[:, :, None]  # (B, F, 1, W)
+        if i == 0:
+            u0 = torch.zeros_like(ul0)
+        else:
+            u0 = self.u_first(above)
+            ul0 = ul0 + model.ul_first_above(above)
+        self.u0 = model.fusion.add("u0", u0, y)
+        self.ul0 = model.fusion.add("ul0", ul0, y)[:, :, 0].transpose(1, 2).contiguous()  # (B, W, F)
+
+    def params(self, j: int) -> Tensor:
+        """The mixture of pixel (i, j), given the pixels put so far: (B, 10K)."""
+        i = self.i
+        ul = self.ul0[:, j]
+        if j > 0:
+            ul = ul + self.row[:, :, j - 1] @ self.left_weight[:, :, 1].T
+
+        pixels = []
+        for s, blocks in enumerate(self.down_blocks):
+            if s > 0:
+                _, ul_conv = self.down_convs[s - 1]
+                ul_conv.put(j >> (s - 1), ul)
+                if (i >> (s - 1)) % 2 or (j >> (s - 1)) % 2:
+                    break
+                ul = ul_conv.at(j >> (s - 1))
+            pixels.append([ul])
+            for _, ul_block in blocks:
+                ul = ul_block(j >> s, ul)
+                pixels[s].append(ul)
+
+        for s in reversed(range(len(pixels))):
+            at_bottleneck = s == NR_SCALES - 1
+            ul = pixels[s].pop() + self.middle if at_bottleneck else self.ul_up[s][:, (i >> s) % 2, j >> s]
+            for _, ul_block in self.up_blocks[s]:
+                ul = ul_block(j >> s, ul, pixels[s].pop())
+            if s > 0:
+                four = (ul @ self.up_weights[s - 1]).view(len(ul), 2, 2, -1) + self.up_biases[s - 1]
+                left = 2 * (j >> s)
+                self.ul_up[s - 1][:, :, left : left + 2] = four
+        return torch.addmm(self.head_bias, F.elu(ul), self.head)
+
+    def put(self, j: int, pixel: Tensor) -> None:
+        """Tells the colours (B, 3) of pixel (i, j)."""
+        self.row[:, :3, j] = pixel + self.early[:, :, self.i, j]
+        self.row[:, 3, j] = 1
