@@ -52,7 +52,7 @@ def test_course_data(course_data):
     assert train.images.shape == (12, 3, 32, 32) and train.labels.tolist() == [0, 1, 2, 3] * 3
     assert train.classes == ("burger", "panda", "koala", "pizza")
     image, label = train[5]
-    assert image.dtype == torch.float32 and label == 1 and -1 <= image.min() and image.max() <= 1
+    assert image.dtype == torch.float32 and label == 1 and image.min() >= -1 and image.max() <= 1
     expected = Image.open(course_data / train.names[5]).convert("RGB").resize((32, 32), Image.Resampling.BILINEAR)
     assert np.array_equal(train.images[5].permute(1, 2, 0).numpy(), np.asarray(expected))
     grey = train.images[1]
@@ -94,7 +94,7 @@ def test_cifar10_through_torchvision(tmp_path, monkeypatch):
     import torchvision.datasets
 
     class Official:
-        classes = [f"class{i}" for i in range(10)]
+        classes = tuple(f"class{i}" for i in range(10))
 
         def __init__(self, root, train, download):
             assert not download

@@ -9,6 +9,7 @@ from utils.layers import (
     DownRightShiftedConvTranspose2d,
     DownShiftedConv2d,
     DownShiftedConvTranspose2d,
+    Dropout,
     GatedResidualBlock,
     concat_elu,
     data_dependent_init,
@@ -117,3 +118,21 @@ def test_data_dependent_init_ends():
     before = {name: p.clone() for name, p in model.named_parameters()}
     model(x * 0.3, y)
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_dropout_drops_the_share_it_says_and_keeps_the_mean(memory_format):
+    layer = Dropout(0.1)
+    x = torch.full((8, 16, 32, 32), 3.0).contiguous(memory_format=memory_format).requires_grad_()
+    out = layer(x)
+    dropped = (out == 0).double()
+    share = 26 / 256  # 0.1 in 256ths; five standard deviations of the mean of 131,072 draws
+    assert abs(dropped.mean() - share) < 5 * (share * (1 - share) / x.numel()) ** 0.5
+    for dims in ((1, 2, 3), (0, 2, 3), (0, 1, 3), (0, 1, 2)):  # no picture, channel, row or column is favoured
+        rates = dropped.mean(dims)
+        assert (rates - share).abs().max() < 6 * (share * (1 - share) * len(rates) / x.numel()) ** 0.5
+    assert torch.allclose(out[out != 0], torch.tensor(3 / (1 - share)))
+    out.sum().backward()
+    assert torch.equal(x.grad != 0, out != 0)
+    assert not torch.equal(layer(x), out)
+    assert layer.eval()(x) is x

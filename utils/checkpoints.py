@@ -1,9 +1,10 @@
 """Saving and loading: atomic, and never by executing what is in a file.
 
-Weights are safetensors with the model's config as JSON in the file's metadata. Training state is a `torch.save`
-file, read with `weights_only=True`, which refuses code.
+Weights are safetensors; the model's config and its classes' names are JSON in the file's metadata. Training state
+is a `torch.save` file, read with `weights_only=True`, which refuses code.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from .model import ConditionalPixelCNN, ModelConfig
 
 FOLDER = Path(__file__).resolve().parents[1] / "checkpoints"
 SHIPPED = ("cartoons", "cpen455")
-FORMAT = "conditional-pixelcnn-1"
+METADATA_KEY = "conditional-pixelcnn"
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
@@ -38,17 +39,15 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UsageError(f"cannot save {path}: {reason}; what was there before is unchanged") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def save_model(model: ConditionalPixelCNN, path: str | Path, dtype: torch.dtype | None = None) -> None:
     """Writes weights and config to `path`; `dtype` (torch.float16, say) makes the file smaller."""
     tensors = {name: t.detach().cpu().to(dtype or t.dtype).contiguous() for name, t in model.state_dict().items()}
-    metadata = {
-        "format": FORMAT,
-        "config": json.dumps(model.config.to_dict()),
-        "class_names": json.dumps(list(model.class_names)),
-    }
+    about = {"config": model.config.to_dict(), "class_names": list(model.class_names)}
+    metadata = {METADATA_KEY: json.dumps(about)}  # one key: several would be written in random order
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
@@ -64,11 +63,12 @@ def load_model(name_or_path: str | Path, device: str | torch.device = "cpu") -> 
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            if metadata.get("format") != FORMAT:
-                raise UsageError(f"{path} holds no weights of this kit (its format is {metadata.get('format')!r})")
+            if METADATA_KEY not in metadata:
+                raise UsageError(f"{path} holds no weights of this kit (no {METADATA_KEY!r} in its metadata)")
             try:
-                config = ModelConfig.from_dict(json.loads(metadata["config"]))
-                class_names = tuple(str(name) for name in json.loads(metadata["class_names"]))
+                about = json.loads(metadata[METADATA_KEY])
+                config = ModelConfig.from_dict(about["config"])
+                class_names = tuple(str(name) for name in about["class_names"])
                 if len(class_names) != config.num_classes:
                     raise UsageError(f"{len(class_names)} names for {config.num_classes} classes")
             except (KeyError, TypeError, ValueError) as error:

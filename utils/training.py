@@ -111,7 +111,7 @@ PRESETS: dict[str, dict] = {
         "nr_resnet": 1,
         "dropout": 0.1,
         "fusion": "film,middle,late",
-        "epochs": 48,
+        "epochs": 40,
         "batch_size": 32,
         "lr": 1e-3,
         "schedule": "cosine",

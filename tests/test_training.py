@@ -1,0 +1,258 @@
+"""The loop: it learns, it resumes where it was, it counts every picture, it stops when it must."""
+
+import copy
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import random_pictures, small_model
+from safetensors.torch import load_file
+
+from utils import UsageError, mixture, training
+from utils.classify import class_log_likelihoods
+from utils.data import ImageDataset, load_split
+from utils.layers import data_dependent_init
+from utils.model import ModelConfig
+from utils.training import PRESETS, Diverged, TrainConfig, configs_for, learning_rate, read_config, train, validate
+
+TINY = {"nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 1, "image_size": 8, "device": "cpu"}
+
+
+def tiny(folder, **overrides):
+    return configs_for(
+        "starter", 2, **(TINY | {"dataset": "folder", "data_root": str(folder), "epochs": 2} | overrides)
+    )
+
+
+def metrics(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_it_overfits_eight_pictures():
+    torch.manual_seed(0)
+    x = load_split("cartoons", "validation", image_size=8).tensors()[0][:8]
+    y = torch.arange(8) % 4
+    config = ModelConfig(4, nr_resnet=1, nr_filters=24, nr_logistic_mix=3, image_size=8, dropout=0.0, fusion="blocks")
+    model = training.ConditionalPixelCNN(config)
+    with data_dependent_init(model):
+        model(x, y)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    for step in range(450):
+        loss = mixture.bits_per_dim(-mixture.log_prob(model(x, y), x).mean(), 8)
+        if step == 0:
+            first = loss.item()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert first > 5 and loss.item() < 2.6
+    assert (class_log_likelihoods(model, x).argmax(1) == y).all()
+
+
+def test_a_run_leaves_what_it_promises(picture_folder, tmp_path):
+    seen = []
+    configs = tiny(picture_folder, sample_every=2, flip=True, grad_clip=1.0)
+    folder = train(*configs, tmp_path / "run", on_epoch=seen.append)
+    names = {"config.json", "metrics.jsonl", "last.pt", "last.safetensors", "best.safetensors", "gallery.png"}
+    assert {path.name for path in folder.iterdir()} == names
+    assert metrics(folder) == seen and [line["epoch"] for line in seen] == [1, 2]
+    assert read_config(folder) == configs
+    assert seen[-1]["step"] == 2  # 12 pictures, batches of 16: one step an epoch
+
+
+def test_the_same_seed_gives_the_same_run(picture_folder, tmp_path):
+    a, b = (train(*tiny(picture_folder, seed=3), tmp_path / name) for name in "ab")
+    c = train(*tiny(picture_folder, seed=4), tmp_path / "c")
+    weights = [load_file(folder / "last.safetensors") for folder in (a, b, c)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("schedule", ["step", "cosine"])
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(picture_folder, tmp_path, schedule, precision):
+    model_config, config = tiny(
+        picture_folder,
+        epochs=5,
+        batch_size=5,  # the last batch of 12 pictures is short
+        dropout=0.3,
+        flip=True,
+        ema_decay=0.9,
+        warmup=4,
+        lr=1e-2,
+        lr_decay=0.7,
+        schedule=schedule,
+        precision=precision,
+        checkpoint_every=2,
+    )
+    whole = train(model_config, config, tmp_path / "whole")
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(line):
+        if line["epoch"] == 3:  # one epoch after the last checkpoint, whose lines must go
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train(model_config, config, tmp_path / "parts", on_epoch=interrupt)
+    torch.manual_seed(12345)
+    parts = train(model_config, config, tmp_path / "parts", resume=True)
+
+    timing = ("images_per_second", "seconds", "time")
+    lines = [[{k: v for k, v in line.items() if k not in timing} for line in metrics(f)] for f in (whole, parts)]
+    assert lines[0] == lines[1]
+    for name in ("last.safetensors", "best.safetensors"):
+        assert (whole / name).read_bytes() == (parts / name).read_bytes()
+    states = [torch.load(f / "last.pt", weights_only=True) for f in (whole, parts)]
+    flat = [dict(flatten(state)) for state in states]
+    assert flat[0].keys() == flat[1].keys() and len(flat[0]) > 200
+    for key, value in flat[0].items():
+        same = torch.equal(value, flat[1][key]) if isinstance(value, torch.Tensor) else value == flat[1][key]
+        assert same, key
+
+
+def flatten(value, path=""):
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from flatten(inner, f"{path}/{key}")
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from flatten(inner, f"{path}/{i}")
+    else:
+        yield path, value
+
+
+def test_validation_counts_every_picture_once():
+    """Seven pictures, batches of three, one label unknown: the mean is over the six that count."""
+    model = small_model(torch.float32)
+    images = ((random_pictures(7) + 1) * 127.5).round().to(torch.uint8)
+    labels = torch.tensor([0, 1, 2, -1, 0, 1, 2])
+    bpd, accuracy = validate(model, ImageDataset(images, labels, ("a", "b", "c"), [""] * 7))
+    known = labels >= 0
+    x, y = (images.float() / 127.5 - 1)[known], labels[known]
+    with torch.no_grad():
+        nats = [-mixture.log_prob(model(x[i : i + 1], y[i : i + 1]), x[i : i + 1]).item() for i in range(6)]
+        guesses = [
+            max(range(3), key=lambda c: mixture.log_prob(model(x[i : i + 1], torch.tensor([c])), x[i : i + 1]).item())
+            for i in range(6)
+        ]
+    assert bpd == pytest.approx(sum(nats) / 6 / (192 * math.log(2)), rel=1e-5)
+    assert accuracy == pytest.approx(sum(g == t for g, t in zip(guesses, y.tolist(), strict=True)) / 6)
+
+
+def test_training_loss_is_the_mean_over_pictures_not_batches(picture_folder, tmp_path, monkeypatch):
+    """With a learning rate near zero the epoch's loss is the model's, whatever the batches."""
+    results = []
+    for batch_size in (5, 12):
+        model_config, config = tiny(picture_folder, epochs=1, batch_size=batch_size, lr=1e-12, dropout=0.0)
+        folder = train(model_config, config, tmp_path / str(batch_size))
+        results.append(metrics(folder)[0]["train_bpd"])
+    assert results[0] == pytest.approx(results[1], abs=2e-3)
+
+
+def test_train_limit(picture_folder, tmp_path):
+    folder = train(*tiny(picture_folder, train_limit=3, batch_size=1, epochs=1), tmp_path / "run")
+    assert metrics(folder)[0]["step"] == 3
+
+
+def test_learning_rates_by_hand():
+    step = TrainConfig(lr=1.0, lr_decay=0.5, schedule="step", epochs=10)
+    assert [learning_rate(step, s, 10) for s in (0, 9, 10, 25)] == [1, 1, 0.5, 0.25]
+    cosine = TrainConfig(lr=1.0, schedule="cosine", epochs=10, warmup=4)
+    assert learning_rate(cosine, 0, 10) == pytest.approx(0.25)
+    assert learning_rate(cosine, 50, 10) == pytest.approx(0.5)
+    assert learning_rate(cosine, 99, 10) < 0.001
+
+
+def test_the_papers_decay_is_a_constant_learning_rate():
+    paper = configs_for("paper", 4)[1]
+    assert learning_rate(paper, 199 * 260, 260) / paper.lr > 0.999
+
+
+def test_average_by_hand():
+    model = torch.nn.Linear(1, 1, bias=False)
+    averaged = copy.deepcopy(model)
+    torch.nn.init.constant_(averaged.weight, 1.0)
+    torch.nn.init.constant_(model.weight, 2.0)
+    training.update_average(averaged, model, 0.5, step=1000)
+    assert averaged.weight.item() == pytest.approx(1.5)
+    training.update_average(averaged, model, 0.999, step=2)  # early on: (1 + 2) / (10 + 2)
+    assert averaged.weight.item() == pytest.approx(1.5 * 0.25 + 2 * 0.75)
+    training.update_average(averaged, model, 0.0, step=1000)
+    assert averaged.weight.item() == 2.0
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_valid(preset):
+    configs_for(preset, 4)
+
+
+def test_paper_preset_is_the_papers():
+    model, config = configs_for("paper", 4)
+    assert (model.nr_filters, model.nr_resnet, model.nr_logistic_mix) == (100, 2, 5)
+    assert model.fusion == ("early", "upstream", "middle", "late")
+    assert (config.lr, config.lr_decay, config.batch_size, config.epochs) == (2e-4, 0.999995, 16, 200)
+    starter = configs_for("starter", 4)[0]
+    assert (starter.nr_filters, starter.nr_resnet, starter.nr_logistic_mix) == (40, 1, 5)
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"lr": 0.0}, "lr must be above 0"),
+        ({"lr": float("nan")}, "lr must be above 0"),
+        ({"grad_clip": -1.0}, "grad_clip must not be negative"),
+        ({"ema_decay": 1.0}, "ema_decay must be"),
+        ({"schedule": "linear"}, "unknown schedule"),
+    ],
+)
+def test_bad_settings(change, message):
+    with pytest.raises(UsageError, match=message):
+        replace(TrainConfig(), **change)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(picture_folder, tmp_path, monkeypatch):
+    model_config, config = tiny(picture_folder, epochs=3, checkpoint_every=1)
+    kept = {}
+
+    def poison(line):
+        folder = tmp_path / "run"
+        kept.update(
+            {name: (folder / name).read_bytes() for name in ("last.pt", "last.safetensors", "best.safetensors")}
+        )
+        exact = mixture.log_prob
+        monkeypatch.setattr(mixture, "log_prob", lambda params, x: exact(params, x) * float("nan"))
+
+    with pytest.raises(Diverged, match="NaN or infinite in epoch 2"):
+        train(model_config, config, tmp_path / "run", on_epoch=poison)
+    for name, content in kept.items():
+        assert (tmp_path / "run" / name).read_bytes() == content
+    assert len(metrics(tmp_path / "run")) == 1
+
+
+def test_a_run_that_exists_or_does_not(picture_folder, tmp_path):
+    train(*tiny(picture_folder, epochs=1), tmp_path / "run")
+    with pytest.raises(UsageError, match="exists already: add --resume"):
+        train(*tiny(picture_folder, epochs=1), tmp_path / "run")
+    with pytest.raises(UsageError, match=r"no .*last\.pt to resume from"):
+        train(*tiny(picture_folder), tmp_path / "other", resume=True)
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(UsageError, match=r"no run .* to resume"):
+        read_config(tmp_path / "other")
+
+
+def test_a_state_of_another_architecture(picture_folder, tmp_path):
+    train(*tiny(picture_folder, epochs=1), tmp_path / "run")
+    with pytest.raises(UsageError, match=r"does not fit its config.json"):
+        train(*tiny(picture_folder, nr_filters=5), tmp_path / "run", resume=True)
+
+
+def test_unlabelled_training_pictures_are_refused(course_data, tmp_path):
+    (course_data / "train.csv").write_text((course_data / "test.csv").read_text())
+    with pytest.raises(UsageError, match="without a label"):
+        train(*configs_for("starter", 4, dataset="cpen455", data_root=str(course_data)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
