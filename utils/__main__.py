@@ -107,6 +107,8 @@ def print_epoch(line: dict) -> None:
 
 
 def run_train(args) -> None:
+    if args.run in ("", ".", "..", DEMO_RUN) or args.run != os.path.basename(args.run):
+        raise UsageError(f"--run takes a name without slashes, other than {DEMO_RUN!r}, not {args.run!r}")
     given = given_config_values(args)
     preset = args.preset or "cartoons"
     if args.resume:

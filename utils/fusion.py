@@ -84,10 +84,10 @@ class Fusion(nn.Module):
             self.maps[name] = nn.Embedding(num_classes, size, _weight=torch.zeros(num_classes, size))
 
     def add(self, where: str, h: Tensor, y: Tensor) -> Tensor:
-        """h + e(y) if the map called `where` exists, else h. h: (B, C, H, W), y: (B,)."""
+        """h + e(y), in the precision of h, if the map called `where` exists, else h. h: (B, C, H, W), y: (B,)."""
         if where not in self.maps:
             return h
-        e = self.maps[where](y)  # (B, C H W) for the picture-sized map, else (B, C)
+        e = self.maps[where](y).to(h.dtype)  # (B, C H W) for the picture-sized map, else (B, C)
         if where == "x":
             return h + e.view(len(y), 3, h.shape[-2], h.shape[-1])
         return h + e[:, :, None, None]

@@ -27,13 +27,14 @@ def concat_elu(x: Tensor) -> Tensor:
 
 
 def modulate(c: Tensor, modulation: Modulation | None) -> Tensor:
-    """c * (1 + scale) + shift for each picture and channel; c: (B, 2F, H, W)."""
+    """c * (1 + scale) + shift for each picture and channel, in the precision of c; c: (B, 2F, H, W)."""
     if modulation is None:
         return c
     scale, shift = modulation
-    if scale is not None:
-        c = c * (1 + scale[:, :, None, None])
-    return c + shift[:, :, None, None]
+    shift = shift.to(c.dtype)[:, :, None, None]
+    if scale is None:
+        return c + shift
+    return torch.addcmul(shift, c, 1 + scale.to(c.dtype)[:, :, None, None])
 
 
 class ShiftedConv2d(nn.Module):

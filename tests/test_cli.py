@@ -1,0 +1,243 @@
+"""Every command once, and every wrong input: one line on standard error, status 2, nothing half-written."""
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import small_model
+from PIL import Image
+from safetensors.torch import save_file
+
+from utils import checkpoints, training
+from utils.__main__ import main
+
+TINY = ["--nr-filters=4", "--nr-resnet=1", "--nr-logistic-mix=1", "--image-size=8", "--device=cpu"]
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path, monkeypatch) -> Path:
+    """Runs land in a folder of the test's own."""
+    monkeypatch.setattr(checkpoints, "FOLDER", tmp_path / "checkpoints")
+    monkeypatch.setattr(training, "RUNS", tmp_path / "checkpoints" / "runs")
+    return tmp_path / "checkpoints" / "runs"
+
+
+def train(folder, *flags) -> int:
+    return main(["train", "--dataset", "folder", "--data-root", str(folder), *TINY, "--epochs", "1", *flags])
+
+
+@pytest.fixture
+def weights(tmp_path) -> Path:
+    model = small_model(torch.float32, num_classes=2)
+    model.class_names = ("dark", "light")
+    checkpoints.save_model(model, tmp_path / "two.safetensors")
+    return tmp_path / "two.safetensors"
+
+
+def test_python_dash_m_utils_says_what_it_can_do():
+    command = [sys.executable, "-m", "utils", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], check=True)
+    assert all(name in done.stdout for name in ("demo", "train", "evaluate", "generate", "classify"))
+
+
+@pytest.mark.parametrize("command", ["demo", "train", "evaluate", "generate", "classify"])
+def test_help_of_each_command(command, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        main([command, "--help"])
+    assert leaving.value.code == 0 and "--device" in capsys.readouterr().out
+
+
+def test_demo(runs, capsys):
+    assert main(["demo", *TINY, "--epochs", "1", "--train-limit", "64"]) == 0
+    said = capsys.readouterr().out
+    assert "test split, 500 pictures" in said and "accuracy" in said and "macro F1" in said and "type next" in said
+    with Image.open(runs / "demo" / "gallery.png") as picture:
+        assert picture.width > picture.height > 4 * 8
+    assert main(["demo", *TINY, "--epochs", "1", "--train-limit", "32"]) == 0  # a second demo replaces the first
+
+
+def test_train_and_resume(runs, picture_folder, capsys):
+    assert train(picture_folder, "--run", "mine") == 0
+    assert train(picture_folder, "--run", "mine", "--resume", "--epochs", "3") == 0
+    said = capsys.readouterr().out
+    assert [f"epoch {n:3d}" in said for n in (1, 2, 3)] == [True] * 3 and "bits/dim" in said
+    assert len((runs / "mine" / "metrics.jsonl").read_text().splitlines()) == 3
+    assert main(["train", "--run", "mine", "--resume"]) == 0  # all is done: nothing to do, no error
+    assert len((runs / "mine" / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_evaluate(weights, picture_folder, capsys):
+    where = ["--checkpoint", str(weights), "--dataset", "folder", "--data-root", str(picture_folder)]
+    assert main(["evaluate", *where]) == 0
+    said = capsys.readouterr().out
+    assert "folder validation split, 6 pictures" in said and "of 6" in said and "dark" in said
+    assert main(["evaluate", *where, "--prior", "1,0"]) == 0  # a certain prior decides alone
+    rows = capsys.readouterr().out.splitlines()[-2:]
+    assert [row.split()[-2:] for row in rows] == [["3", "0"], ["3", "0"]]
+
+
+def test_evaluate_without_labels(course_data, tmp_path, capsys):
+    checkpoints.save_model(small_model(torch.float32, num_classes=4), tmp_path / "four.safetensors")
+    where = [
+        "--checkpoint",
+        str(tmp_path / "four.safetensors"),
+        "--dataset",
+        "cpen455",
+        "--data-root",
+        str(course_data),
+    ]
+    assert main(["evaluate", *where, "--split", "test"]) == 0
+    assert "no label is known" in capsys.readouterr().out
+
+
+def test_generate(weights, tmp_path, capsys):
+    flags = ["generate", "--checkpoint", str(weights), "--per-class", "2"]
+    assert main([*flags, "--out", str(tmp_path / "a")]) == 0
+    names = {f"Class{c}_image_{n:02d}.png" for c in (0, 1) for n in (1, 2)} | {"gallery.png"}
+    assert {path.name for path in (tmp_path / "a").iterdir()} == names
+    assert main([*flags, "--out", str(tmp_path / "b")]) == 0
+    assert main([*flags, "--out", str(tmp_path / "c"), "--seed", "1"]) == 0
+    content = {folder: [(tmp_path / folder / name).read_bytes() for name in sorted(names)] for folder in "abc"}
+    assert content["a"] == content["b"] != content["c"]
+    assert main([*flags, "--out", str(tmp_path / "d"), "--classes", "light"]) == 0
+    assert sorted(p.name[:6] for p in (tmp_path / "d").glob("Class*")) == ["Class1", "Class1"]
+
+
+def test_classify(weights, picture_folder, capsys):
+    files = [str(path) for path in sorted((picture_folder / "test").rglob("*.png"))]
+    assert main(["classify", "--checkpoint", str(weights), *files]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6 and all(line.startswith(file) for line, file in zip(lines, files, strict=True))
+
+
+# wrong inputs
+
+
+def assert_refused(capsys, arguments, *words):
+    capsys.readouterr()
+    assert main([str(argument) for argument in arguments]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("error: ") and said.err.count("\n") == 1 and "Traceback" not in said.err
+    assert all(word in said.err for word in words), said.err
+
+
+def test_status_and_standard_error_of_the_process():
+    command = [sys.executable, "-m", "utils", "evaluate", "--checkpoint", "nothing"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: no weights found for 'nothing'") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "flags,word",
+    [
+        (["--preset", "nonsense"], "unknown preset 'nonsense'"),
+        (["--fusion", "nowhere"], "unknown fusion site 'nowhere'"),
+        (["--batch-size", "0"], "batch_size must be at least 1"),
+        (["--batch-size", "many"], "invalid int value"),
+        (["--dataset", "nothing"], "unknown data set 'nothing'"),
+        (["--dataset", "cpen455", "--data-root", "/nowhere"], "'cpen455' not found"),
+        (["--device", "abacus"], "device 'abacus'"),
+        (["--precision", "int3"], "unknown precision 'int3'"),
+        (["--image-size", "30"], "divisible by 4"),
+        (["--schedule", "linear"], "unknown schedule"),
+        (["--resume"], "no run 'new' to resume"),
+        (["--nonsense"], "unrecognized arguments"),
+    ],
+)
+def test_wrong_settings_of_train(runs, picture_folder, capsys, flags, word):
+    base = ["train", "--dataset", "folder", "--data-root", picture_folder, *TINY, "--run", "new"]
+    assert_refused(capsys, [*base, *flags], word)
+    assert not (runs / "new").exists()
+
+
+@pytest.mark.parametrize("name", ["../outside", "/absolute", "", ".", "..", "a/b", "demo"])
+def test_a_runs_name_is_a_name(picture_folder, capsys, name):
+    base = ["train", "--dataset", "folder", "--data-root", picture_folder, *TINY]
+    assert_refused(capsys, [*base, f"--run={name}"], "--run")
+
+
+def test_a_run_that_exists_is_not_overwritten(runs, picture_folder, capsys):
+    assert train(picture_folder, "--run", "mine") == 0
+    before = {path.name: path.read_bytes() for path in (runs / "mine").iterdir()}
+    base = ["train", "--dataset", "folder", "--data-root", picture_folder, *TINY, "--run", "mine"]
+    assert_refused(capsys, base, "exists already")
+    assert_refused(capsys, [*base, "--resume", "--nr-filters", "5"], "began with nr_filters = 4")
+    (runs / "mine" / "last.pt").write_bytes(b"not a checkpoint")
+    assert_refused(capsys, ["train", "--run", "mine", "--resume"], "last.pt")
+    (runs / "mine" / "last.pt").write_bytes(before["last.pt"])
+    (runs / "mine" / "config.json").write_text("{")
+    assert_refused(capsys, ["train", "--run", "mine", "--resume"], "config.json is damaged")
+    (runs / "mine" / "config.json").write_bytes(before["config.json"])
+    assert {path.name: path.read_bytes() for path in (runs / "mine").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "row,word",
+    [
+        ("train/nothing.jpg,1", "no file train/nothing.jpg"),
+        ("train/0000001.jpg,1,2", "expected 2 columns"),
+        ("train/0000001.jpg,panda", "not a whole number"),
+        ("train/0000001.jpg,4", "not in -1 ... 3"),
+    ],
+)
+def test_spoilt_table(runs, course_data, capsys, row, word):
+    with open(course_data / "train.csv", "a") as table:
+        table.write(row + "\n")
+    base = ["train", "--dataset", "cpen455", "--data-root", course_data, *TINY, "--run", "new"]
+    assert_refused(capsys, base, "train.csv, row 13", word)
+    assert not (runs / "new").exists()
+
+
+def test_truncated_picture_is_named(course_data, tmp_path, capsys):
+    picture = next((course_data / "validation").iterdir())
+    picture.write_bytes(picture.read_bytes()[:200])
+    checkpoints.save_model(small_model(torch.float32, num_classes=4), tmp_path / "four.safetensors")
+    where = ["--checkpoint", tmp_path / "four.safetensors", "--dataset", "cpen455", "--data-root", course_data]
+    assert_refused(capsys, ["evaluate", *where], picture.name)
+    assert_refused(capsys, ["classify", "--checkpoint", tmp_path / "four.safetensors", picture], picture.name)
+
+
+class Bomb:
+    def __init__(self, proof):
+        self.proof = proof
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.proof}",)
+
+
+@pytest.mark.parametrize("kind", ["truncated", "pickle", "text", "other architecture", "missing"])
+def test_wrong_checkpoints(weights, tmp_path, capsys, kind):
+    proof = tmp_path / "executed"
+    if kind == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif kind == "pickle":
+        weights.write_bytes(pickle.dumps(Bomb(proof)))
+    elif kind == "text":
+        weights.write_text("no weights, but a text that is long enough to be read as a header")
+    elif kind == "other architecture":
+        save_file({"weight": torch.zeros(3)}, weights)
+    else:
+        weights.unlink()
+    for command in (["evaluate"], ["generate", "--out", tmp_path / "out"], ["classify", "x.png"]):
+        assert_refused(capsys, [command[0], "--checkpoint", weights, *command[1:]], str(weights))
+    assert not proof.exists() and not (tmp_path / "out").exists()
+
+
+def test_wrong_settings_of_the_others(weights, picture_folder, tmp_path, capsys):
+    model = ["--checkpoint", weights]
+    assert_refused(capsys, ["evaluate", *model, "--dataset", "cartoons"], "cartoons has 4 classes")
+    assert_refused(capsys, ["evaluate", *model, "--split", "exam"], "unknown split 'exam'")
+    assert_refused(capsys, ["evaluate", *model, "--prior", "1,2,3"], "prior must be 2 numbers")
+    assert_refused(capsys, ["evaluate", *model, "--prior", "much"], "--prior must be 2 numbers")
+    assert_refused(capsys, ["evaluate", *model, "--batch-size", "0"], "batch_size must be at least 1")
+    assert_refused(capsys, ["classify", *model, tmp_path / "nothing.png"], "no file")
+    assert_refused(capsys, ["generate", *model, "--out", tmp_path / "out", "--classes", "cat"], "unknown class 'cat'")
+    assert_refused(capsys, ["generate", *model, "--out", tmp_path / "out", "--per-class", "0"], "--per-class")
+    assert_refused(capsys, ["generate", *model, "--out", tmp_path / "out", "--temperature", "-1"], "temperature")
+    assert_refused(capsys, ["generate", *model, "--out", picture_folder], "not empty")
+    assert not (tmp_path / "out").exists()
