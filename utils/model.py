@@ -175,7 +175,9 @@ class ConditionalPixelCNN(nn.Module):
                 up = self.up_convs[scale - 1]
                 u, ul = up["u"](u), up["ul"](ul)  # (B, F, 2H, 2W)
 
-        return self.fusion.add("params", self.head(F.elu(ul)), y)  # (B, 10K, H, W)
+        with torch.autocast(x.device.type, enabled=False):  # bfloat16 cannot tell two neighbouring levels apart
+            params = self.head(F.elu(ul).to(x.dtype))
+        return self.fusion.add("params", params, y)  # (B, 10K, H, W)
 
 
 def down_shift(x: Tensor) -> Tensor:

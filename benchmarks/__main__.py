@@ -1,0 +1,63 @@
+"""`python -m benchmarks`: times every row, prints one table, writes benchmarks/results.json."""
+
+import argparse
+import importlib
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from utils.runtime import pick_device
+
+from .common import Row, Setting, machine
+
+GROUPS = ("sampling", "training", "classification")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=GROUPS)
+    parser.add_argument("--tiny", action="store_true", help="tiny sizes, to see that everything runs")
+    parser.add_argument("--peer", type=Path, metavar="DIR", help="a checkout of the course's starter code")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.json"))
+    args = parser.parse_args()
+    if args.peer and not (args.peer / "model.py").is_file():
+        print(f"error: {args.peer} holds no model.py of the course's starter code", file=sys.stderr)
+        return 2
+
+    device, setting = pick_device(), Setting(args.tiny)
+    about = {"machine": machine(device), "date": time.strftime("%Y-%m-%d"), "tiny": args.tiny}
+    rows = []
+    torch.manual_seed(0)
+    for group in tqdm([*args.groups, *(["peer"] if args.peer else [])], desc="benchmarks", disable=None):
+        module = importlib.import_module(f".{group}", __package__)
+        rows += module.rows(setting, args.peer) if group == "peer" else module.rows(setting)
+    if device.type != "cuda":
+        rows.append(Row("GPU: training, sampling, classification", None, None, None, "not measured"))
+    args.out.write_text(json.dumps(about | {"rows": [asdict(row) for row in rows]}, indent=2) + "\n")
+    print(f"{about['machine']}, {about['date']}{', tiny sizes' if args.tiny else ''}\n\n{table(rows)}")
+    return 0
+
+
+def table(rows: list[Row]) -> str:
+    """Markdown, as the README shows it."""
+    lines = ["| what | plain | this kit | ratio | arithmetic alone | note |", "|---|---:|---:|---:|---:|---|"]
+    for row in rows:
+        ratio = f"{row.plain / row.tuned:.1f}x" if row.plain and row.tuned else ""
+        cells = [row.what, duration(row.plain), duration(row.tuned), ratio, duration(row.floor), row.note]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return f"{seconds * 1000:.1f} ms" if seconds < 0.5 else f"{seconds:.2f} s" if seconds < 100 else f"{seconds:.0f} s"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""What the rows share: the two models, timing, the machine's description and its arithmetic limits."""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from utils.model import ConditionalPixelCNN, ModelConfig
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How large the work is: the paper's sizes, or tiny ones that only show that everything runs."""
+
+    tiny: bool = False
+
+    @property
+    def repeats(self) -> int:
+        return 1 if self.tiny else 5
+
+    def model(self, image_size: int = 32) -> ConditionalPixelCNN:
+        """The paper's model with weights drawn at random: their values do not change the time."""
+        torch.manual_seed(0)
+        size = {"nr_filters": 4, "nr_resnet": 1, "nr_logistic_mix": 2} if self.tiny else {}
+        return ConditionalPixelCNN(ModelConfig(4, image_size=image_size // 4 if self.tiny else image_size, **size))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: seconds of the plain and of the tuned path; `floor` is the tuned path's FLOPs (counted)
+    over the machine's matrix product rate in that precision (measured)."""
+
+    what: str
+    plain: float | None
+    tuned: float | None
+    floor: float | None = None
+    note: str = ""
+
+
+def seconds(work: Callable[[], object], repeats: int, warmup: int = 1) -> float:
+    """The median time of `work`, in seconds."""
+    for _ in range(warmup):
+        work()
+    times = []
+    for _ in range(repeats):
+        synchronise()
+        started = time.perf_counter()
+        work()
+        synchronise()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def forward_flops(model: ConditionalPixelCNN, batch: int = 1) -> int:
+    """FLOPs of one forward pass, a multiplication and an addition counted as two."""
+    size = model.config.image_size
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(batch, 3, size, size), torch.zeros(batch, dtype=torch.long))
+    return counter.get_total_flops()
+
+
+def matmul_rate(precision: torch.dtype, device: torch.device, size: int = 2048) -> float:
+    """FLOP/s of a large square matrix product: what arithmetic costs at best here."""
+    a, b = torch.randn(2, size, size, device=device).to(precision)
+    return 2 * size**3 / seconds(lambda: a @ b, repeats=7, warmup=2)
+
+
+def machine(device: torch.device) -> str:
+    """One line: processor or GPU, cores, PyTorch."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        models = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        name = models[0] if models else name
+    if device.type == "cuda":
+        name = f"{torch.cuda.get_device_name(device)}, {name}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{name}, {cores} cores, {torch.get_num_threads()} threads, PyTorch {torch.__version__.split('+')[0]}"

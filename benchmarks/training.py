@@ -1,0 +1,128 @@
+"""Rows: one step of training, and the loss alone."""
+
+import copy
+import json
+import resource
+import subprocess
+import sys
+
+import torch
+
+from utils import mixture
+from utils.runtime import memory_format, pick_device, pick_precision
+from utils.training import train_step, update_average
+
+from . import plain
+from .common import Row, Setting, forward_flops, matmul_rate, seconds
+
+CPU = torch.device("cpu")
+
+
+def batch_for(model, batch: int, device: torch.device):
+    size = model.config.image_size
+    x = torch.randint(0, 256, (batch, 3, size, size), device=device) / 127.5 - 1
+    return x, torch.arange(batch, device=device) % 4
+
+
+def plain_step(setting: Setting, batch: int):
+    """Float32, PyTorch's dropout, the loss by the book, Adam and averaged weights one tensor after the other."""
+    model = plain.with_plain_dropout(setting.model()).train()
+    averaged = copy.deepcopy(model)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-4, foreach=False)
+    x, y = batch_for(model, batch, CPU)
+
+    def step():
+        loss = -plain.log_prob(model(x, y), x).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            for average, weight in zip(averaged.parameters(), model.parameters(), strict=True):
+                average.mul_(0.999).add_(weight, alpha=0.001)
+
+    return step
+
+
+def tuned_step(setting: Setting, batch: int, device=CPU, precision=None, compiled=False):
+    """What `utils.training.train` does with a batch."""
+    precision = precision or pick_precision(device)
+    model = setting.model().to(device, memory_format=memory_format(device)).train()
+    averaged = copy.deepcopy(model)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-4, fused=True)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+    x, y = batch_for(model, batch, device)
+    forward = torch.compile(model, dynamic=False) if compiled else model
+
+    def step():
+        train_step(forward, x, y, optimizer, scaler, precision)
+        update_average(averaged, model, 0.999, 10**6)
+
+    return step
+
+
+def peak_memory(path: str, setting: Setting, batch: int) -> float:
+    """MiB that a fresh process needs at most for three steps, above what it needs before the first."""
+    command = [sys.executable, "-m", "benchmarks.training", path, str(int(setting.tiny)), str(batch)]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def rows(setting: Setting):
+    batch, repeats = (2, 1) if setting.tiny else (16, 5)
+    precision = pick_precision(CPU)
+    flops = 3 * batch * forward_flops(setting.model())
+    yield Row(
+        f"training step, batch {batch}, paper's model",
+        seconds(plain_step(setting, batch), repeats, warmup=2),
+        seconds(tuned_step(setting, batch), repeats, warmup=2),
+        flops / matmul_rate(precision, CPU),
+        str(precision).removeprefix("torch."),
+    )
+    before, after = (peak_memory(path, setting, batch) for path in ("plain", "tuned"))
+    note = f"plain {before:.0f} MiB, tuned {after:.0f} MiB: {before / after:.1f} times less"
+    yield Row("peak memory of that step", None, None, None, note)
+    yield loss_row(setting)
+
+    device = pick_device()
+    if device.type == "cuda":
+        yield from gpu_rows(setting, device)
+
+
+def loss_row(setting: Setting) -> Row:
+    model = setting.model()
+    batch = 2 if setting.tiny else 16
+    x, _ = batch_for(model, batch, CPU)
+    torch.manual_seed(0)
+    params = torch.randn(batch, 10 * model.config.nr_logistic_mix, *x.shape[2:]).requires_grad_()
+
+    def both(log_prob):
+        return torch.autograd.grad(log_prob(params, x).sum(), params)[0]
+
+    difference = (both(plain.log_prob) - both(mixture.log_prob)).abs().max().item()
+    return Row(
+        "mixture log-likelihood, forward and backward",
+        seconds(lambda: both(plain.log_prob), 1 if setting.tiny else 15, 3),
+        seconds(lambda: both(mixture.log_prob), 1 if setting.tiny else 15, 3),
+        None,
+        f"largest difference of a gradient {difference:.0e}",
+    )
+
+
+def gpu_rows(setting: Setting, device: torch.device):
+    for batch in (16, 64, 256):
+        for precision in (torch.float32, torch.float16, torch.bfloat16):
+            rate = matmul_rate(precision, device, 8192)
+            floor = 3 * batch * forward_flops(setting.model()) / rate
+            for compiled in (False, True):
+                torch.compiler.reset()
+                time = seconds(tuned_step(setting, batch, device, precision, compiled), 10, warmup=5)
+                how = f"{str(precision).removeprefix('torch.')}, {'compiled' if compiled else 'eager'}"
+                yield Row(f"GPU training step, batch {batch}, {how}", None, time, floor, f"{batch / time:.0f} images/s")
+
+
+if __name__ == "__main__":
+    which, tiny, batch = sys.argv[1:]
+    step = {"plain": plain_step, "tuned": tuned_step}[which](Setting(tiny == "1"), int(batch))
+    start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(3):
+        step()
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) / 1024)
