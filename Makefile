@@ -2,7 +2,7 @@
 PYTHON ?= python3
 IN_VENV := .venv/bin/python
 
-.PHONY: demo test lab
+.PHONY: demo test lab bench
 .DELETE_ON_ERROR:
 
 demo: .venv/ready
@@ -13,6 +13,9 @@ test: .venv/ready
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	$(IN_VENV) -m pytest
+
+bench: .venv/ready
+	$(IN_VENV) -m benchmarks
 
 lab: .venv/ready
 	.venv/bin/jupyter lab notebooks

@@ -147,16 +147,26 @@ def test_property_finite_with_finite_gradients(values, levels):
     assert torch.isfinite(out).all() and torch.isfinite(params.grad).all()
 
 
-@pytest.mark.parametrize("log_t", [-200.0, -60.0, -20.0, -1.0, 0.0, 2.0, 4.0])
-def test_log1mexp(log_t):
-    value = torch.tensor(log_t, dtype=torch.float32, requires_grad=True)
-    out = mixture.log1mexp_from_log(value)
-    out.backward()
-    t = math.exp(log_t)
-    expected = math.log(-math.expm1(-t)) if t > 1e-12 else log_t
-    slope = t / math.expm1(t) if t > 1e-12 else 1.0
-    assert out.item() == pytest.approx(expected, rel=1e-6, abs=1e-6)
-    assert value.grad.item() == pytest.approx(slope, rel=1e-4)
+@pytest.mark.parametrize("levels", [[0, 255, 128], [255, 0, 0], [3, 254, 77]])
+@pytest.mark.parametrize("log_scale", [-9.0, -4.0, -1.0, 3.0])
+def test_the_gradient_by_hand_is_that_of_finite_differences(levels, log_scale):
+    """In float64, inside the range and in both edge bins; below the smallest log-scale its gradient is 0."""
+    params = torch.randn(1, 20, 1, 1, dtype=torch.float64) / 4
+    params[:, 2:].view(3, 3, 2)[:, 1] += log_scale
+    x = LEVELS[torch.tensor(levels)].double().view(1, 3, 1, 1)
+    params[:, 2:].view(3, 3, 2)[:, 0] += x.view(3, 1) if log_scale < -2 else 0  # in reach of so small a scale
+    assert torch.autograd.gradcheck(lambda p: mixture.log_prob(p, x), params.requires_grad_(), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("log_scale", [60.0, 75.0, 300.0, 3000.0])
+def test_a_scale_beyond_float32_is_exact(log_scale):
+    """A bin so narrow has the density's mass, (2 / 255) / (4 scale), for which float32 has no number."""
+    params = torch.zeros(1, 10, 1, 1)
+    params[0, [2, 5, 8]] = log_scale
+    out = mixture.log_prob(params.requires_grad_(), LEVELS[[3, 100, 250]].float().view(1, 3, 1, 1))
+    out.sum().backward()
+    assert out.item() == pytest.approx(3 * (math.log(2 / 255) - math.log(4) - log_scale), rel=1e-6)
+    assert params.grad.flatten()[[2, 5, 8]].tolist() == pytest.approx([-1, -1, -1], rel=1e-6)
 
 
 def test_half_precision_parameters_are_computed_in_float32():

@@ -31,6 +31,7 @@ def metrics(folder) -> list[dict]:
 
 
 def test_it_overfits_eight_pictures():
+    """The cartoons' grain, a normal of 4 levels, has log2(4 sqrt(2 pi e)) = 4.05 bits: less is learned by heart."""
     torch.manual_seed(0)
     x = load_split("cartoons", "validation", image_size=8).tensors()[0][:8]
     y = torch.arange(8) % 4
@@ -46,7 +47,7 @@ def test_it_overfits_eight_pictures():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert first > 5 and loss.item() < 2.6
+    assert first > 6 and loss.item() < 3.6
     assert (class_log_likelihoods(model, x).argmax(1) == y).all()
 
 

@@ -138,7 +138,7 @@ class ConditionalPixelCNN(nn.Module):
         self.up_convs = between(
             lambda f: DownShiftedConvTranspose2d(f, f), lambda f: DownRightShiftedConvTranspose2d(f, f)
         )
-        self.head = PointwiseConv2d(nr_filters, nr_params)
+        self.head = PointwiseConv2d(nr_filters, nr_params, init_scale=0.1)
 
         nr_blocks = sum(isinstance(m, GatedResidualBlock) for m in self.modules())
         self.fusion = Fusion(config.fusion, config.num_classes, nr_filters, nr_blocks, nr_params, config.image_size)

@@ -95,10 +95,10 @@ PRESETS: dict[str, dict] = {
         "nr_filters": 24,
         "nr_resnet": 1,
         "dropout": 0.0,
-        "fusion": "blocks,middle",
-        "epochs": 5,
+        "fusion": "early,middle,blocks",
+        "epochs": 4,
         "batch_size": 8,
-        "lr": 4e-3,
+        "lr": 8e-3,
         "schedule": "cosine",
         "warmup": 100,
         "ema_decay": 0.99,
@@ -320,10 +320,13 @@ def validate(model: ConditionalPixelCNN, dataset: ImageDataset) -> tuple[float, 
 
 
 def _initialise(model: ConditionalPixelCNN, images: Tensor, labels: Tensor, seed: int) -> None:
-    """Data-dependent initialisation on up to 64 training pictures."""
+    """Data-dependent initialisation on up to 64 training pictures: of every layer, then of the mixture."""
     chosen = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))[:64].to(images.device)
+    x = to_float(images[chosen])
     with data_dependent_init(model.eval()):
-        model(to_float(images[chosen]), labels[chosen])
+        model(x, labels[chosen])
+    with torch.no_grad():
+        model.head.conv.bias.copy_(mixture.initial_bias(x, model.config.nr_logistic_mix))
 
 
 def _snapshot(epoch, best, model, averaged, optimizer, scaler) -> dict:
