@@ -34,13 +34,17 @@ class Mixture(NamedTuple):
     coeffs: Tensor  # of colour 0: red in green's mean; of 1: red in blue's; of 2: green in blue's
 
 
-def unpack(params: Tensor) -> Mixture:
-    """(B, 10K, H, W) -> the mixture's parts, in float32 or better."""
-    params = params.to(torch.promote_types(params.dtype, torch.float32))
+def parts(params: Tensor) -> Mixture:
+    """Views of (B, 10K, H, W), as they stand there."""
     b, channels, h, w = params.shape
     k = channels // 10
     logits, rest = params.split([k, 9 * k], dim=1)
-    means, log_scales, coeffs = rest.view(b, 3, 3, k, h, w).unbind(dim=2)  # each (B, 3, K, H, W)
+    return Mixture(logits, *rest.view(b, 3, 3, k, h, w).unbind(dim=2))
+
+
+def unpack(params: Tensor) -> Mixture:
+    """(B, 10K, H, W) -> the mixture, in float32 or better: log-scales kept above the least, coefficients in (-1, 1)."""
+    logits, means, log_scales, coeffs = parts(params.to(torch.promote_types(params.dtype, torch.float32)))
     return Mixture(logits, means, log_scales.clamp(min=MIN_LOG_SCALE), coeffs.tanh())
 
 
@@ -103,13 +107,17 @@ class PixelLogProb(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             r = torch.exp(log_components - log_pixels[:, None])  # (B, K, H, W)
             outside_a, outside_b = (torch.sigmoid(-edge).mul_(r[:, None]) for edge in (a, b))
-            means = (outside_b - outside_a).mul_(inv_scales)
-            log_scales = -(outside_a * a + outside_b * b + r[:, None] * t * (1 - between) / between)
+            of_params = torch.empty_like(params)
+            logits, means, log_scales, coeffs = parts(of_params)
+            torch.sub(r, mixture.logits.softmax(dim=1), out=logits)
+            torch.mul(outside_b - outside_a, inv_scales, out=means)
+            of_t = (1 - between).mul_(t).div_(between).mul_(r[:, None])
+            torch.add(outside_a.mul_(a), outside_b.mul_(b), out=log_scales).add_(of_t).neg_()
             log_scales *= mixture.log_scales > MIN_LOG_SCALE
-            seen = torch.stack([x[:, 0], x[:, 0], x[:, 1]], dim=1)  # what each coefficient multiplies
-            coeffs = (1 - mixture.coeffs.square()) * means[:, [1, 2, 2]] * seen
-            rest = torch.stack([means, log_scales, coeffs], dim=2).flatten(1, 3)  # (B, 9K, H, W)
-            ctx.save_for_backward(torch.cat([r - mixture.logits.softmax(dim=1), rest], dim=1))
+            torch.mul(means[:, 1], x[:, 0], out=coeffs[:, 0])
+            torch.mul(means[:, 2:], x[:, :2], out=coeffs[:, 1:])
+            coeffs *= 1 - mixture.coeffs.square()
+            ctx.save_for_backward(of_params)
         return log_pixels
 
     @staticmethod
