@@ -148,14 +148,15 @@ def run_demo(args) -> None:
 
     print("\ndrawing a gallery", flush=True)
     training.draw_gallery(model, folder / "gallery.png", config.seed)
+    python = relative(Path(sys.executable)) if data.ROOT in Path(sys.executable).parents else "python"
     print(
         f"\ndone in {(time.perf_counter() - started) / 60:.1f} minutes. Look at\n"
         f"    {relative(folder / 'gallery.png')}    pictures that the model has drawn\n"
         f"    {relative(folder / 'metrics.jsonl')}  a line for each epoch\n"
         f"    {relative(folder / 'best.safetensors')}  the weights\n"
         f"type next\n"
-        f"    python -m utils generate --checkpoint {DEMO_RUN} --per-class 4 --out samples\n"
-        f"    python -m utils evaluate --checkpoint cartoons --split test    the shipped weights, trained longer"
+        f"    {python} -m utils generate --checkpoint {DEMO_RUN} --per-class 4 --out samples\n"
+        f"    {python} -m utils evaluate --checkpoint cartoons --split test    the shipped weights, trained longer"
     )
 
 
