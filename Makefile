@@ -2,7 +2,7 @@
 PYTHON ?= python3
 IN_VENV := .venv/bin/python
 
-.PHONY: demo test lab bench
+.PHONY: demo test bench
 .DELETE_ON_ERROR:
 
 demo: .venv/ready
@@ -16,9 +16,6 @@ test: .venv/ready
 
 bench: .venv/ready
 	$(IN_VENV) -m benchmarks
-
-lab: .venv/ready
-	.venv/bin/jupyter lab notebooks
 
 .venv/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
