@@ -20,10 +20,6 @@ class Setting:
 
     tiny: bool = False
 
-    @property
-    def repeats(self) -> int:
-        return 1 if self.tiny else 5
-
     def model(self, image_size: int = 32) -> ConditionalPixelCNN:
         """The paper's model with weights drawn at random: their values do not change the time."""
         torch.manual_seed(0)

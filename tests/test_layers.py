@@ -136,3 +136,9 @@ def test_dropout_drops_the_share_it_says_and_keeps_the_mean(memory_format):
     assert torch.equal(x.grad != 0, out != 0)
     assert not torch.equal(layer(x), out)
     assert layer.eval()(x) is x
+
+
+def test_dropout_close_to_one_keeps_gradients_finite():
+    x = torch.ones(4, 8, 16, 16, requires_grad=True)
+    Dropout(0.999)(x).sum().backward()
+    assert torch.isfinite(x.grad).all() and x.grad.any()

@@ -126,7 +126,7 @@ class Dropout(nn.Module):
 
     def __init__(self, p: float):
         super().__init__()
-        self.p = round(p * 256) / 256
+        self.p = min(round(p * 256), 255) / 256  # less than 1: something is always kept
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not self.p:
