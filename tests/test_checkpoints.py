@@ -3,9 +3,10 @@
 import json
 import os
 import pickle
-import resource
-import signal
+import re
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -157,25 +158,36 @@ def test_a_header_that_claims_more_than_the_file_holds(tmp_path):
         load_model(file)
 
 
-@pytest.fixture
-def small_disk():
-    """Files cannot grow beyond 4 kB, as on a full disk; the limit is the operating system's own."""
-    old_handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, old[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, old)
-    signal.signal(signal.SIGXFSZ, old_handler)
+REPO = Path(__file__).parents[1]
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+import torch
+from conftest import small_model
+from utils import UsageError
+from utils.checkpoints import save_model, save_state
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+for save, what in ((save_model, small_model(torch.float32)), (save_state, {"a": torch.randn(9999)})):
+    try:
+        save(what, Path(sys.argv[1]))
+    except UsageError as error:
+        print(error)
+"""
 
 
-@pytest.mark.parametrize(
-    "save", [lambda f: save_model(small_model(torch.float32), f), lambda f: save_state({"a": torch.randn(9999)}, f)]
-)
-def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, small_disk, save):
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path):
+    """Files cannot grow beyond 4 kB, as on a full disk: the operating system's own limit, in a process of its own."""
     file = tmp_path / "kept"
     file.write_bytes(b"what was there before")
-    with pytest.raises(UsageError, match=r"cannot save .*kept: .* what was there before is unchanged"):
-        save(file)
+    command = [sys.executable, "-c", FULL_DISK, str(file)]
+    path = os.pathsep.join([str(REPO), str(REPO / "tests")])
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}, check=True)
+    messages = done.stdout.splitlines()
+    assert len(messages) == 2
+    for message in messages:
+        assert re.fullmatch(r"cannot save .*kept: .* what was there before is unchanged", message)
     assert file.read_bytes() == b"what was there before"
     assert os.listdir(tmp_path) == ["kept"]
 
