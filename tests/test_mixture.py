@@ -158,15 +158,25 @@ def test_the_gradient_by_hand_is_that_of_finite_differences(levels, log_scale):
     assert torch.autograd.gradcheck(lambda p: mixture.log_prob(p, x), params.requires_grad_(), atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("log_scale", [60.0, 75.0, 300.0, 3000.0])
-def test_a_scale_beyond_float32_is_exact(log_scale):
-    """A bin so narrow has the density's mass, (2 / 255) / (4 scale), for which float32 has no number."""
+@pytest.mark.parametrize("log_scale", [20.0, 40.0, 59.0])
+def test_a_wide_scale_is_exact_in_float32(log_scale):
+    """So small a part of a logistic has the density's mass, (2 / 255) / (4 scale)."""
     params = torch.zeros(1, 10, 1, 1)
     params[0, [2, 5, 8]] = log_scale
     out = mixture.log_prob(params.requires_grad_(), LEVELS[[3, 100, 250]].float().view(1, 3, 1, 1))
     out.sum().backward()
     assert out.item() == pytest.approx(3 * (math.log(2 / 255) - math.log(4) - log_scale), rel=1e-6)
     assert params.grad.flatten()[[2, 5, 8]].tolist() == pytest.approx([-1, -1, -1], rel=1e-6)
+
+
+@pytest.mark.parametrize("levels", [[3, 100, 250], [0, 255, 0]])
+def test_beyond_the_largest_log_scale_nothing_changes(levels):
+    x = LEVELS[levels].float().view(1, 3, 1, 1)
+    params = torch.zeros(2, 10, 1, 1)
+    params[0, [2, 5, 8]], params[1, [2, 5, 8]] = mixture.MAX_LOG_SCALE, 1e3
+    at, beyond = mixture.log_prob(params.requires_grad_(), x.expand(2, -1, -1, -1))
+    beyond.backward()
+    assert at == beyond and not params.grad[:, [2, 5, 8]].any()
 
 
 def test_half_precision_parameters_are_computed_in_float32():

@@ -135,7 +135,7 @@ class Dropout(nn.Module):
             return F.dropout(x, self.p)
         noise = torch.randint(-(2**63), 2**63 - 1, ((x.numel() + 7) // 8,)).view(torch.uint8)
         keep = noise.as_strided(x.shape, x.stride()) >= int(self.p * 256)  # in the memory order of x
-        return torch.where(keep, x / (1 - self.p), 0)
+        return x * keep.to(x.dtype).div_(1 - self.p)  # a product: `where` is ten times slower in bfloat16
 
 
 class GatedResidualBlock(nn.Module):

@@ -7,7 +7,7 @@ is useless in float32; as a product it is exact everywhere, without a branch on 
 
     sigmoid(a) - sigmoid(-b) = sigmoid(a) * sigmoid(b) * (1 - exp(-t)),    t = a + b = 2 / (255 scale)
 
-The first factor is missing in the highest bin, the second in the lowest, the third in both.
+In the two edge bins the side that is open lies so far away that its sigmoid and the third factor are 1.
 
 Within a mixture component green's mean depends on red, blue's on red and green, linearly: three coefficients.
 Source: Salimans et al. 2017, "PixelCNN++", section 2.1 and 2.2; the parameter layout is that of its code.
@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MIN_LOG_SCALE = -7.0  # as in the original: a scale of 0.0009 puts all of a bin's mass where it is
-FAR = 1e4  # scales beyond which a logistic has no mass, in any floating type
-LOG_TINY = math.log(1e-30)  # below it 1 - exp(-t) is t to the last bit, and its logarithm is taken from log t
+MAX_LOG_SCALE = 60.0  # far above any in use; what follows stays inside float32
+FAR = 1e34  # where the open side of an edge bin ends, in place of infinity, which times 0 is NaN
 
 
 class Mixture(NamedTuple):
@@ -43,9 +43,9 @@ def parts(params: Tensor) -> Mixture:
 
 
 def unpack(params: Tensor) -> Mixture:
-    """(B, 10K, H, W) -> the mixture, in float32 or better: log-scales kept above the least, coefficients in (-1, 1)."""
+    """(B, 10K, H, W) -> the mixture, in float32 or better: log-scales clamped, coefficients in (-1, 1)."""
     logits, means, log_scales, coeffs = parts(params.to(torch.promote_types(params.dtype, torch.float32)))
-    return Mixture(logits, means, log_scales.clamp(min=MIN_LOG_SCALE), coeffs.tanh())
+    return Mixture(logits, means, log_scales.clamp(MIN_LOG_SCALE, MAX_LOG_SCALE), coeffs.tanh())
 
 
 def coupled_means(mixture: Mixture, x: Tensor) -> Tensor:
@@ -89,23 +89,19 @@ class PixelLogProb(torch.autograd.Function):
     @staticmethod
     def forward(ctx, params: Tensor, x: Tensor) -> Tensor:
         mixture, x = unpack(params), x[:, :, None]  # x: (B, 3, 1, H, W)
-        centred = x - coupled_means(mixture, x)  # (B, 3, K, H, W)
+        upper = torch.where(x > 0.999, FAR, x + 1 / 255)
+        lower = torch.where(x < -0.999, -FAR, x - 1 / 255)
+        means = coupled_means(mixture, x)  # (B, 3, K, H, W)
         inv_scales = torch.exp(-mixture.log_scales)
-        # how far inside the bin's upper and lower edge the mean lies; an edge that is not there is far away
-        lowest, highest = x < -0.999, x > 0.999
-        a = (centred + 1 / 255).mul_(inv_scales).masked_fill_(highest, FAR)
-        b = (1 / 255 - centred).mul_(inv_scales).masked_fill_(lowest, FAR)
-        log_t = math.log(2 / 255) - mixture.log_scales
-        t = log_t.exp().clamp_(min=math.exp(LOG_TINY))
-        between = torch.expm1(-t).neg_().masked_fill_(lowest | highest, 1.0)  # 1 - exp(-t), as a + b = t
-        log_mass = (between / ((1 + torch.exp(-a.abs())) * (1 + torch.exp(-b.abs())))).log_()
-        log_mass += a.clamp(max=0) + b.clamp(max=0)
-        log_mass += (log_t.clamp(max=LOG_TINY) - LOG_TINY).masked_fill_(lowest | highest, 0.0)
+        a, b, t = (upper - means) * inv_scales, (means - lower) * inv_scales, (upper - lower) * inv_scales
+        between = torch.tanh(t / 2).div_(torch.sigmoid(t))  # 1 - exp(-t); `expm1` takes three times as long on CPUs
+        log_mass = (between * torch.sigmoid(a.abs())).mul_(torch.sigmoid(b.abs())).log_()
+        log_mass += a.clamp(max=0).add_(b.clamp(max=0))
         log_components = log_mass.sum(dim=1) + F.log_softmax(mixture.logits, dim=1)  # (B, K, H, W)
         log_pixels = torch.logsumexp(log_components, dim=1)  # (B, H, W)
 
         if ctx.needs_input_grad[0]:
-            r = torch.exp(log_components - log_pixels[:, None])  # (B, K, H, W)
+            r = torch.softmax(log_components, dim=1)  # (B, K, H, W)
             outside_a, outside_b = (torch.sigmoid(-edge).mul_(r[:, None]) for edge in (a, b))
             of_params = torch.empty_like(params)
             logits, means, log_scales, coeffs = parts(of_params)
@@ -113,7 +109,7 @@ class PixelLogProb(torch.autograd.Function):
             torch.mul(outside_b - outside_a, inv_scales, out=means)
             of_t = (1 - between).mul_(t).div_(between).mul_(r[:, None])
             torch.add(outside_a.mul_(a), outside_b.mul_(b), out=log_scales).add_(of_t).neg_()
-            log_scales *= mixture.log_scales > MIN_LOG_SCALE
+            log_scales *= parts(params).log_scales == mixture.log_scales  # 0 where it was clamped
             torch.mul(means[:, 1], x[:, 0], out=coeffs[:, 0])
             torch.mul(means[:, 2:], x[:, :2], out=coeffs[:, 1:])
             coeffs *= 1 - mixture.coeffs.square()
