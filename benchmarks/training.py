@@ -26,8 +26,8 @@ def batch_for(model, batch: int, device: torch.device):
 
 
 def plain_step(setting: Setting, batch: int):
-    """Float32, PyTorch's dropout, the loss by the book, Adam and averaged weights one tensor after the other."""
-    model = plain.with_plain_dropout(setting.model()).train()
+    """Float32, blocks and loss by the book, Adam and averaged weights one tensor after the other."""
+    model = plain.textbook(setting.model()).train()
     averaged = copy.deepcopy(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-4, foreach=False)
     x, y = batch_for(model, batch, CPU)
@@ -68,16 +68,21 @@ def peak_memory(path: str, setting: Setting, batch: int) -> float:
 
 
 def rows(setting: Setting):
-    batch, repeats = (2, 1) if setting.tiny else (16, 5)
+    batch, repeats = (2, 1) if setting.tiny else (16, 7)
     precision = pick_precision(CPU)
-    flops = 3 * batch * forward_flops(setting.model())
-    yield Row(
-        f"training step, batch {batch}, paper's model",
-        seconds(plain_step(setting, batch), repeats, warmup=2),
-        seconds(tuned_step(setting, batch), repeats, warmup=2),
-        flops / matmul_rate(precision, CPU),
-        str(precision).removeprefix("torch."),
-    )
+    floor = 3 * batch * forward_flops(setting.model()) / matmul_rate(precision, CPU)
+    before = seconds(plain_step(setting, batch), repeats, warmup=2)
+    what = f"training step, batch {batch}, paper's model"
+    note = str(precision).removeprefix("torch.")
+    yield Row(what, before, seconds(tuned_step(setting, batch), repeats, warmup=2), floor, note)
+    compiled = tuned_step(setting, batch, compiled=True)
+    try:
+        warmup = seconds(compiled, 1, warmup=0)
+    except RuntimeError as error:  # no C++ compiler, say
+        yield Row(f"{what}, compiled", None, None, None, f"not measured: {str(error).splitlines()[0]}")
+    else:
+        time = seconds(compiled, repeats, warmup=2)
+        yield Row(f"{what}, compiled", before, time, floor, f"{note}; the first step takes {warmup:.0f} s")
     before, after = (peak_memory(path, setting, batch) for path in ("plain", "tuned"))
     note = f"plain {before:.0f} MiB, this kit {after:.0f} MiB"
     yield Row("peak memory of that step", None, None, None, note)

@@ -7,7 +7,7 @@ import torch
 from conftest import random_pictures, small_model
 
 from utils import UsageError, mixture
-from utils.classify import class_log_likelihoods, log_posterior, score
+from utils.classify import CLOSE, class_log_likelihoods, log_posterior, score
 
 
 def test_log_likelihoods_are_those_of_each_label():
@@ -19,6 +19,20 @@ def test_log_likelihoods_are_those_of_each_label():
             with torch.no_grad():
                 params = model(x[i : i + 1], torch.tensor([label]))
             assert out[i, label].item() == pytest.approx(mixture.log_prob(params, x[i : i + 1]).item(), rel=1e-12)
+
+
+def test_near_ties_are_settled_in_float32():
+    """In bfloat16 every label near the likeliest is computed again; what is far behind, or alone, is not."""
+    model, x = small_model(torch.float32, fusion="all"), random_pictures(12).float()
+    exact = class_log_likelihoods(model, x)
+    mixed = class_log_likelihoods(model, x, batch_size=5, precision=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = class_log_likelihoods(model, x)
+    behind = rough.amax(dim=1, keepdim=True) - rough
+    close = (behind < CLOSE) & ((behind < CLOSE).sum(1, keepdim=True) > 1)
+    assert close.any() and not close.all()
+    assert torch.allclose(mixed[close], exact[close], rtol=1e-6) and not torch.allclose(rough, exact, rtol=1e-6)
+    assert torch.equal(mixed[~close], rough[~close])
 
 
 def test_progress_counts_every_picture():

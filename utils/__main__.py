@@ -13,7 +13,7 @@ import torch
 from . import UsageError, checkpoints, classify, data, mixture, training
 from .fusion import parse_sites
 from .model import ConditionalPixelCNN, ModelConfig
-from .runtime import autocast, pick_device, pick_precision
+from .runtime import pick_device, pick_precision
 
 DEMO_RUN = "demo"
 # on --resume these may differ from what the run began with: they do not change what is computed
@@ -89,7 +89,7 @@ def add_checkpoint_flags(parser) -> None:
 
 def add_classify_flags(parser) -> None:
     parser.add_argument("--prior", metavar="P0,P1,...", help="a weight for each class; default all the same")
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--precision", default="float32", help="auto, float32, bfloat16 or float16")
 
 
@@ -170,17 +170,16 @@ def report(
     dataset: data.ImageDataset,
     split: str,
     checkpoint: str,
-    batch_size: int = 64,
+    batch_size: int = 32,
     precision: torch.dtype = torch.float32,
     prior: torch.Tensor | None = None,
 ) -> None:
     """Prints bits per dimension, accuracy, F1, recall and the confusion matrix of a model on a data set."""
     from tqdm.auto import tqdm
 
-    device = next(model.parameters()).device
     x, y = dataset.tensors()
-    with autocast(device, precision), tqdm(total=len(x), leave=False, disable=None) as bar:
-        nats = classify.class_log_likelihoods(model, x, batch_size, bar.update).double().cpu()
+    with tqdm(total=len(x), leave=False, disable=None) as bar:
+        nats = classify.class_log_likelihoods(model, x, batch_size, precision, bar.update).double().cpu()
     image_size = model.config.image_size
     known = y != data.UNKNOWN
     print(f"{split} split, {len(y)} pictures, {checkpoint}, computed in {str(precision).removeprefix('torch.')}")
@@ -237,8 +236,7 @@ def run_classify(args) -> None:
     prior = read_prior(args.prior, model.config.num_classes)
     size = model.config.image_size
     x = data.to_float(data.read_images([Path(file) for file in args.files], size, expected_size=size))
-    with autocast(device, pick_precision(device, args.precision)):
-        nats = classify.class_log_likelihoods(model, x, args.batch_size)
+    nats = classify.class_log_likelihoods(model, x, args.batch_size, pick_precision(device, args.precision))
     log_posterior = classify.log_posterior(nats.double().cpu(), prior)
     for file, row in zip(args.files, log_posterior.exp(), strict=True):
         chances = "  ".join(f"{name} {p:.4f}" for name, p in zip(model.class_names, row.tolist(), strict=True))

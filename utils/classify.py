@@ -3,39 +3,64 @@
 Nobody trained it to tell classes apart; the label under which a picture is likeliest wins.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from . import UsageError, mixture
 from .data import UNKNOWN
 from .model import ConditionalPixelCNN
+from .runtime import autocast
+
+CLOSE = 16.0  # nats; bfloat16 moves the distance of a 32x32 picture's two likeliest labels by less
 
 
 @torch.inference_mode()
-def class_log_likelihoods(model: ConditionalPixelCNN, x: Tensor, batch_size: int = 64, progress=None) -> Tensor:
+def class_log_likelihoods(
+    model: ConditionalPixelCNN,
+    x: Tensor,
+    batch_size: int = 32,
+    precision: torch.dtype = torch.float32,
+    progress: Callable[[int], object] | None = None,
+) -> Tensor:
     """log p(x | y) for every picture and every label.
 
     Args:
         x: float (N, 3, H, W) in [-1, 1], on any device.
         batch_size: pictures in one forward pass.
+        precision: what autocast computes in. Below float32 the labels that come within `CLOSE` of the likeliest are
+            computed once more, in float32, so that rounding does not choose between them.
         progress: called with the number of pictures just done.
 
     Returns:
         nats (N, C), on the model's device.
     """
     device = next(model.parameters()).device
+
+    def log_likelihood(pictures: Tensor, labels: Tensor) -> Tensor:
+        return mixture.log_prob(model(pictures, labels), pictures)
+
     rows = []
-    for part in x.split(batch_size):
-        part = part.to(device)
-        columns = [
-            mixture.log_prob(model(part, torch.full((len(part),), label, device=device)), part)
-            for label in range(model.config.num_classes)
-        ]
-        rows.append(torch.stack(columns, dim=1))
-        if progress:
-            progress(len(part))
+    with parametrize.cached():  # weight norm is worked out once
+        for part in x.split(batch_size):
+            part = part.to(device, memory_format=torch.channels_last)  # the faster layout of a forward pass
+            with autocast(device, precision):
+                columns = [
+                    log_likelihood(part, torch.full((len(part),), label, device=device))
+                    for label in range(model.config.num_classes)
+                ]
+            nats = torch.stack(columns, dim=1)  # (B, C)
+            if precision != torch.float32:
+                close = nats > nats.amax(dim=1, keepdim=True) - CLOSE
+                picture, label = (close & (close.sum(dim=1, keepdim=True) > 1)).nonzero(as_tuple=True)
+                for which, labels in zip(picture.split(batch_size), label.split(batch_size), strict=True):
+                    nats[which, labels] = log_likelihood(part[which], labels)
+            rows.append(nats)
+            if progress:
+                progress(len(part))
     return torch.cat(rows)
 
 

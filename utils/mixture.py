@@ -74,7 +74,8 @@ def log_prob(params: Tensor, x: Tensor, reduce: bool = True) -> Tensor:
         nats, float32 or better: (B,), or (B, H, W) without `reduce`.
     """
     dtype = torch.promote_types(params.dtype, torch.float32)
-    log_pixels = PixelLogProb.apply(params.to(dtype), x.to(dtype))  # (B, H, W)
+    params, x = params.to(dtype).contiguous(), x.to(dtype).contiguous()  # its views are slow in channels-last
+    log_pixels = PixelLogProb.apply(params, x)  # (B, H, W)
     return log_pixels.sum(dim=(1, 2)) if reduce else log_pixels
 
 

@@ -212,8 +212,7 @@ def train(
             epoch, steps_per_epoch, forward, model, averaged, optimizer, scaler, images, labels, config, precision
         )
         seconds = time.perf_counter() - started
-        with autocast(device, precision):
-            validation_bpd, accuracy = validate(averaged, validation_set)
+        validation_bpd, accuracy = validate(averaged, validation_set, precision)
         if not math.isfinite(validation_bpd):
             raise Diverged(f"validation loss became {validation_bpd} in epoch {epoch + 1}")
         line = {
@@ -309,11 +308,13 @@ def update_average(averaged, model, decay: float, step: int) -> None:
     torch._foreach_lerp_(list(averaged.parameters()), list(model.parameters()), 1 - decay)
 
 
-def validate(model: ConditionalPixelCNN, dataset: ImageDataset) -> tuple[float, float]:
+def validate(
+    model: ConditionalPixelCNN, dataset: ImageDataset, precision: torch.dtype = torch.float32
+) -> tuple[float, float]:
     """Bits per dimension under the true label and zero-shot accuracy, over all pictures whose label is known."""
     x, y = dataset.tensors()
     x, y = x[y != UNKNOWN], y[y != UNKNOWN]
-    log_likelihoods = class_log_likelihoods(model, x).float().cpu()
+    log_likelihoods = class_log_likelihoods(model, x, precision=precision).float().cpu()
     nats = -log_likelihoods.gather(1, y[:, None]).mean()
     scores = score(log_likelihoods.argmax(dim=1), y, model.config.num_classes)
     return float(mixture.bits_per_dim(nats, x.shape[-1])), scores.accuracy
