@@ -2,17 +2,23 @@
 PYTHON ?= python3
 IN_VENV := .venv/bin/python
 
-.PHONY: demo test bench
+.PHONY: demo lab test notebooks bench
 .DELETE_ON_ERROR:
 
 demo: .venv/ready
 	$(IN_VENV) -m utils demo
+
+lab: .venv/ready
+	cd notebooks && ../.venv/bin/jupyter lab
 
 test: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	$(IN_VENV) -m pytest
+
+notebooks: .venv/ready
+	$(IN_VENV) notebooks/build.py
 
 bench: .venv/ready
 	$(IN_VENV) -m benchmarks

@@ -7,7 +7,16 @@ import torch
 from conftest import random_pictures, small_model
 
 from utils import UsageError, mixture
-from utils.classify import CLOSE, class_log_likelihoods, log_posterior, score
+from utils.classify import (
+    CLOSE,
+    calibration_curve,
+    calibration_error,
+    class_log_likelihoods,
+    evidence_map,
+    fit_temperature,
+    log_posterior,
+    score,
+)
 
 
 def test_log_likelihoods_are_those_of_each_label():
@@ -78,3 +87,28 @@ def test_scores_without_any_known_label():
 def test_a_class_that_is_not_there():
     scores = score(torch.tensor([0, 0]), torch.tensor([0, 0]), 2)
     assert scores.accuracy == 1.0 and scores.macro_f1 == 0.5 and math.isnan(scores.recall[1])
+
+
+def test_evidence_sums_to_the_difference_of_the_log_likelihoods():
+    model, x = small_model(fusion="all"), random_pictures(1)
+    nats = class_log_likelihoods(model, x)[0]
+    evidence = evidence_map(model, x[0], 2, 0)
+    assert evidence.shape == (8, 8)
+    assert evidence.sum().item() == pytest.approx((nats[2] - nats[0]).item(), rel=1e-9)
+
+
+def test_calibration_by_hand():
+    posterior = torch.tensor([[0.95, 0.05], [0.95, 0.05], [0.4, 0.6], [0.0, 1.0]], dtype=torch.float64)
+    labels = torch.tensor([0, 1, 1, 1])
+    assert calibration_curve(posterior, labels) == [
+        (pytest.approx(0.6), 1.0, 1),
+        (pytest.approx(2.9 / 3), pytest.approx(2 / 3), 3),
+    ]
+    assert calibration_error(posterior, labels) == pytest.approx((0.4 + 3 * (2.9 / 3 - 2 / 3)) / 4)
+
+
+def test_the_temperature_undoes_a_factor():
+    """Labels are drawn from softmax(z); seeing 50 z, the best temperature is 50."""
+    z = torch.randn(20000, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = torch.multinomial(z.softmax(1), 1, generator=torch.Generator().manual_seed(1))[:, 0]
+    assert fit_temperature(50 * z, labels) == pytest.approx(50, rel=0.06)

@@ -13,7 +13,7 @@ import torch
 from . import UsageError, checkpoints, classify, data, mixture, training
 from .fusion import parse_sites
 from .model import ConditionalPixelCNN, ModelConfig
-from .runtime import pick_device, pick_precision
+from .runtime import doctor, pick_device, pick_precision
 
 DEMO_RUN = "demo"
 # on --resume these may differ from what the run began with: they do not change what is computed
@@ -62,6 +62,9 @@ def build_parser() -> Parser:
     add_classify_flags(classify_)
     classify_.add_argument("files", nargs="+", metavar="FILE")
     classify_.set_defaults(run_command=run_classify)
+
+    doctor_ = commands.add_parser("doctor", help="what is installed, found and missing here")
+    doctor_.set_defaults(run_command=run_doctor)
     return parser
 
 
@@ -272,6 +275,11 @@ def run_generate(args) -> None:
         save_png(to_picture(image), out / f"Class{label}_image_{n % args.per_class + 1:02d}.png")
     save_png(gallery(images, labels, model.class_names), out / "gallery.png")
     print(f"{len(images)} pictures and gallery.png in {out}")
+
+
+def run_doctor(args) -> None:
+    if not doctor():
+        raise UsageError("something is to be mended; the lines marked MEND say how")
 
 
 def read_classes(text: str | None, class_names: tuple[str, ...]) -> list[int]:

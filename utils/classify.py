@@ -64,6 +64,23 @@ def class_log_likelihoods(
     return torch.cat(rows)
 
 
+@torch.inference_mode()
+def evidence_map(model: ConditionalPixelCNN, x: Tensor, label: int, against: int) -> Tensor:
+    """Where a picture speaks for one class and against another: log p(pixel | before, label) - the same for `against`.
+
+    Args:
+        x: one picture, (3, H, W) in [-1, 1].
+
+    Returns:
+        nats (H, W), whose sum is the difference of the two log-likelihoods.
+    """
+    device = next(model.parameters()).device
+    pictures = x.to(device).expand(2, -1, -1, -1)
+    params = model(pictures, torch.tensor([label, against], device=device))
+    for_label, for_other = mixture.log_prob(params, pictures, reduce=False)  # (H, W) each
+    return for_label - for_other
+
+
 def log_posterior(log_likelihoods: Tensor, prior: Tensor | None = None) -> Tensor:
     """log p(y | x). log_likelihoods: (N, C) nats; prior: (C,) probabilities, uniform if None. -> (N, C)"""
     if prior is not None:
@@ -104,3 +121,27 @@ def score(predictions: Tensor, labels: Tensor, num_classes: int) -> Scores:
         recall=(hits / there).tolist(),
         confusion=confusion,
     )
+
+
+def calibration_curve(posterior: Tensor, labels: Tensor, nr_bins: int = 10) -> list[tuple[float, float, int]]:
+    """(mean confidence, accuracy, count) of each bin of confidence that holds pictures. posterior: (N, C)."""
+    confidence, predictions = posterior.max(dim=1)
+    right = (predictions == labels).double()
+    bins = (confidence * nr_bins).long().clamp(max=nr_bins - 1)
+    chosen = [bins == b for b in range(nr_bins)]
+    return [(float(confidence[c].mean()), float(right[c].mean()), int(c.sum())) for c in chosen if c.any()]
+
+
+def calibration_error(posterior: Tensor, labels: Tensor, nr_bins: int = 10) -> float:
+    """Expected calibration error: |confidence - accuracy|, averaged over the pictures of `calibration_curve`'s bins."""
+    curve = calibration_curve(posterior, labels, nr_bins)
+    return sum(count * abs(confidence - accuracy) for confidence, accuracy, count in curve) / len(labels)
+
+
+def fit_temperature(log_likelihoods: Tensor, labels: Tensor) -> float:
+    """The T for which softmax(log_likelihoods / T) gives the labels the greatest likelihood (Guo et al. 2017). Fit it
+    on pictures that are not reported on. A likelihood of thousands of correlated pixels is far too sure: T is large."""
+    nats = log_likelihoods.double()
+    grid = torch.logspace(-1, 4, 501, dtype=torch.float64)
+    losses = [torch.nn.functional.cross_entropy(nats / t, labels) for t in grid]
+    return float(grid[int(torch.stack(losses).argmin())])

@@ -82,7 +82,7 @@ def load_split(dataset: str, split: str, root: str | Path | None = None, image_s
         names = [f"{split}/{i:04d}" for i in range(len(labels))]
         return ImageDataset(torch.from_numpy(images), torch.from_numpy(labels), cartoons.CLASSES, names)
     if dataset == "cpen455":
-        return _read_cpen455(_find_cpen455(root), split, image_size)
+        return _read_cpen455(find_cpen455(root), split, image_size)
     if dataset == "cifar10":
         return _read_cifar10(Path(root or ROOT / "data" / "cifar10"), split, image_size)
     if root is None:
@@ -97,7 +97,8 @@ def number_of_classes(dataset: str, root: str | Path | None = None) -> int:
     return 10 if dataset == "cifar10" else 4
 
 
-def _find_cpen455(root: str | Path | None) -> Path:
+def find_cpen455(root: str | Path | None = None) -> Path:
+    """The course data's folder. Raises UsageError, which says where it was looked for."""
     places = [root] if root else [os.environ.get("CPEN455_ROOT"), ROOT / "data/cpen455", ROOT / "../shared/cpen455"]
     candidates = [Path(place) for place in places if place]
     kaggle = Path("/kaggle/input")

@@ -9,6 +9,9 @@ from torch import Tensor
 from .checkpoints import write_atomically
 from .data import to_bytes
 
+# Okabe and Ito's colours, which colour-blind people tell apart; the n-th class has the n-th
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+
 
 def gallery(images: Tensor, labels: Tensor, class_names: tuple[str, ...], zoom: int = 3) -> Image.Image:
     """One row of pictures for each class, its name at the left. images: (N, 3, S, S) in [-1, 1]; labels: (N,)."""
@@ -36,3 +39,40 @@ def save_png(picture: Image.Image, path: str | Path) -> None:
 def to_picture(image: Tensor) -> Image.Image:
     """(3, H, W) in [-1, 1] -> a picture."""
     return Image.fromarray(to_bytes(image.cpu()).permute(1, 2, 0).numpy())
+
+
+def style() -> None:
+    """Sets matplotlib to the kit's looks: small, quiet, in `PALETTE`, on white in light and dark themes."""
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update(
+        {
+            "figure.figsize": (6, 3.4),
+            "figure.dpi": 90,
+            "figure.facecolor": "white",
+            "figure.constrained_layout.use": True,
+            "font.size": 10,
+            "axes.prop_cycle": plt.cycler(color=PALETTE),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "image.cmap": "gray",
+            "image.interpolation": "nearest",
+        }
+    )
+
+
+def show_images(images: Tensor, titles: list[str] | None = None, columns: int = 8, size: float = 1.1):
+    """Pictures in a grid, each under its title; -> the matplotlib figure. images: (N, 3, S, S) in [-1, 1]."""
+    import matplotlib.pyplot as plt
+
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    height = size * (1.25 if titles else 1)
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * size, rows * height), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for n, image in enumerate(images):
+        axes.flat[n].imshow(to_picture(image))
+        if titles:
+            axes.flat[n].set_title(titles[n], fontsize=8)
+    return figure

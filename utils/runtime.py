@@ -1,6 +1,13 @@
 """Which device and which precision: found by trying, not by asking."""
 
 import contextlib
+import importlib.machinery
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
 from pathlib import Path
 
 import torch
@@ -74,3 +81,87 @@ def memory_format(device: torch.device) -> torch.memory_format:
     the elementwise work between its convolutions is quicker on plain NCHW.
     """
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+
+
+def platform_name() -> str:
+    """`kaggle`, `colab` or `laptop`. Kaggle is asked first: its image is built from Colab's."""
+    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ or Path("/kaggle/working").is_dir():
+        return "kaggle"
+    return "colab" if "COLAB_RELEASE_TAG" in os.environ or "google.colab" in sys.modules else "laptop"
+
+
+def doctor() -> bool:
+    """Prints what was found here, a line each, and for what is wrong the command that mends it; -> all is well."""
+    device = pick_device()
+    findings = [
+        (
+            sys.version_info >= (3, 10),
+            f"Python {platform.python_version()} on {platform_name()}",
+            "use Python 3.10 or newer",
+        ),
+        *_packages(),
+        (True, f"device {device}, precision {str(pick_precision(device)).removeprefix('torch.')}", ""),
+        *_resources(),
+    ]
+    for good, finding, mend in findings:
+        print(f"{'ok  ' if good else 'MEND'}  {finding}" + ("" if good else f"\n      -> {mend}"))
+    return all(good for good, _, _ in findings)
+
+
+def _packages() -> list[tuple[bool, str, str]]:
+    findings = []
+    for name in ("torch", "torchvision", "numpy", "safetensors", "matplotlib", "ipywidgets", "wandb", "pytorch-fid"):
+        try:
+            findings.append((True, f"{name} {importlib.metadata.version(name)}", ""))
+        except importlib.metadata.PackageNotFoundError:
+            findings.append((False, f"{name} is missing", f"pip install {name}"))
+    if importlib.util.find_spec("torchvision"):
+        try:
+            importlib.import_module("torchvision")
+        except (ImportError, RuntimeError) as error:
+            pair = "pip install --force-reinstall torch torchvision"
+            findings.append((False, f"torchvision does not fit torch: {str(error).splitlines()[0]}", pair))
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        version = importlib.metadata.version("scipy")
+        old = tuple(map(int, version.split(".")[:2])) < (1, 18)
+        findings.append((old, f"scipy {version}", "pip install 'scipy<1.18' (pytorch-fid breaks with newer ones)"))
+    return findings
+
+
+def _resources() -> list[tuple[bool, str, str]]:
+    from . import checkpoints, data
+
+    here = Path(__file__).parent
+    found = importlib.machinery.PathFinder.find_spec("utils")  # what `import utils` would take in a new kernel
+    first = found is not None and Path(found.origin or "").parent == here
+    free = shutil.disk_usage(checkpoints.FOLDER).free / 2**30
+    weights = [name for name in checkpoints.SHIPPED if (checkpoints.FOLDER / f"{name}.safetensors").is_file()]
+    try:
+        course = f"course's data in {data.find_cpen455()}"
+    except UsageError:
+        course = "course's data not found: cartoons need none; see data/README.md for the rest"
+    inception = Path(torch.hub.get_dir()) / "checkpoints" / "pt_inception-2015-12-05-6726825d.pth"
+    return [
+        (first, f"utils is {here}", f"put {here.parent} first on sys.path: another package of that name comes before"),
+        (free > 2, f"{free:.0f} GB of disk free", "make room: a long run with its checkpoints takes up to 2 GB"),
+        (
+            len(weights) == len(checkpoints.SHIPPED),
+            f"shipped weights: {', '.join(weights) or 'none'}",
+            "git checkout checkpoints",
+        ),
+        (True, course, ""),
+        (True, f"W&B key {'found' if _wandb_key() else 'not found: logging stays off'}", ""),
+        (True, f"Inception weights {'found' if inception.is_file() else 'not found: FID is left out'}", ""),
+    ]
+
+
+def _wandb_key() -> bool:
+    """Whether W&B would find a key; it is never read further than that."""
+    import netrc
+
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc().authenticators("api.wandb.ai") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
