@@ -17,7 +17,7 @@ def gallery(images: Tensor, labels: Tensor, class_names: tuple[str, ...], zoom: 
     """One row of pictures for each class, its name at the left. images: (N, 3, S, S) in [-1, 1]; labels: (N,)."""
     size, gap = images.shape[-1] * zoom, 2 * zoom
     pictures = to_bytes(images.cpu()).permute(0, 2, 3, 1).numpy()  # (N, S, S, 3)
-    font = ImageFont.load_default(size // 6)
+    font = ImageFont.load_default(min(size // 6, 16))
     margin = gap + max(int(font.getlength(name)) for name in class_names) + gap
     columns = int(torch.bincount(labels.cpu()).max())
     sheet = Image.new("RGB", (margin + columns * (size + gap), gap + len(class_names) * (size + gap)), "white")

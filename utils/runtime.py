@@ -137,12 +137,16 @@ def _resources() -> list[tuple[bool, str, str]]:
     free = shutil.disk_usage(checkpoints.FOLDER).free / 2**30
     weights = [name for name in checkpoints.SHIPPED if (checkpoints.FOLDER / f"{name}.safetensors").is_file()]
     try:
-        course = f"course's data in {data.find_cpen455()}"
+        course = f"course's data in {os.path.relpath(data.find_cpen455())}"
     except UsageError:
         course = "course's data not found: cartoons need none; see data/README.md for the rest"
     inception = Path(torch.hub.get_dir()) / "checkpoints" / "pt_inception-2015-12-05-6726825d.pth"
     return [
-        (first, f"utils is {here}", f"put {here.parent} first on sys.path: another package of that name comes before"),
+        (
+            first,
+            f"utils is {os.path.relpath(here)}",
+            f"put {here.parent} first on sys.path: another package of that name comes before",
+        ),
         (free > 2, f"{free:.0f} GB of disk free", "make room: a long run with its checkpoints takes up to 2 GB"),
         (
             len(weights) == len(checkpoints.SHIPPED),
