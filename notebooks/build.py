@@ -48,6 +48,7 @@ for module in ["safetensors", "tqdm", "matplotlib", "ipywidgets"]:
     if importlib.util.find_spec(module) is None:
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", module], check=True)
 import utils
+
 assert Path(utils.__file__).parent == kit / "utils", f"another package called utils comes first: {{utils.__file__}}"
 %matplotlib inline"""
 
@@ -81,9 +82,12 @@ def clean(notebook: nbformat.NotebookNode) -> None:
     }
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            for output in cell.outputs:
-                output.get("data", {}).pop(WIDGET_VIEW, None)
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            for output in list(cell.outputs):
+                data = output.get("data", {})
+                data.pop("image/jpeg", None)  # pictures come as PNG as well
+                if data.pop(WIDGET_VIEW, None) and set(data) <= {"text/plain"}:  # a progress bar
+                    cell.outputs.remove(output)
 
 
 def main() -> int:

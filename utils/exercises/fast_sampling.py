@@ -45,8 +45,8 @@ class CachedConv1d(Exercise):
 
     hint_text = (
         "Keep a tensor of the last k values, zeros at first: they are the padding. At each call drop the oldest, "
-        "append the new one, return the sum of the products. `nonlocal` lets an inner function assign to a variable of the "
-        "outer one."
+        "append the new one, return the sum of the products. `nonlocal` lets an inner function assign to a "
+        "variable of the outer one."
     )
 
     @staticmethod
