@@ -17,7 +17,7 @@ from .runtime import doctor, pick_device, pick_precision
 
 DEMO_RUN = "demo"
 # on --resume these may differ from what the run began with: they do not change what is computed
-FREE_ON_RESUME = {"epochs", "device", "compile", "checkpoint_every", "sample_every", "data_root"}
+FREE_ON_RESUME = {"epochs", "device", "compile", "checkpoint_every", "sample_every", "data_root", "time_limit"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -303,6 +303,9 @@ def main(argv: list[str] | None = None) -> int:
     except training.Diverged as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except training.Stopped as stopped:
+        print(f"stopped and saved: {stopped}; the same command with --resume goes on", file=sys.stderr)
+        return 0 if "time limit" in str(stopped) else 130
     except KeyboardInterrupt:
         print("interrupted; a training run goes on from its last checkpoint with --resume", file=sys.stderr)
         return 130

@@ -3,6 +3,10 @@
 import copy
 import json
 import math
+import os
+import re
+import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +28,10 @@ RUNS = checkpoints.FOLDER / "runs"
 
 class Diverged(RuntimeError):
     """The loss became NaN or infinite."""
+
+
+class Stopped(Exception):
+    """The run was asked to stop; it has saved where it is, and goes on with `resume`."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,7 @@ class TrainConfig:
             a C++ compiler.
         checkpoint_every: epochs between writings of `last.pt`, from which a run resumes.
         sample_every: epochs between galleries drawn with the averaged weights; 0 draws none.
+        time_limit: `11h30m`, say: save and stop when so much time has passed, before a platform's own limit.
     """
 
     dataset: str = "cartoons"
@@ -68,6 +77,7 @@ class TrainConfig:
     compile: bool = False
     checkpoint_every: int = 5
     sample_every: int = 0
+    time_limit: str = ""
 
     def __post_init__(self):
         for name in ("epochs", "batch_size", "checkpoint_every"):
@@ -82,6 +92,16 @@ class TrainConfig:
             raise UsageError(f"ema_decay must be at least 0 and less than 1, not {self.ema_decay}")
         if self.schedule not in ("step", "cosine"):
             raise UsageError(f"unknown schedule {self.schedule!r}: choose from step, cosine")
+        seconds_of(self.time_limit)
+
+
+def seconds_of(text: str) -> float:
+    """`11h30m`, `90m` or `45s` -> seconds; no text is no limit. Raises UsageError for anything else."""
+    parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    if not parts:
+        raise UsageError(f"a time limit is written like 11h30m, 90m or 45s, not {text!r}")
+    hours, minutes, seconds = (int(part or 0) for part in parts.groups())
+    return 3600 * hours + 60 * minutes + seconds if text else math.inf
 
 
 # What a preset does not name is the default of the two configs: the paper's model and its training.
@@ -167,6 +187,7 @@ def train(
     Raises:
         UsageError: bad input, a run that exists already, none to resume.
         Diverged: the loss became NaN or infinite; the checkpoints are those of the last good epoch.
+        Stopped: Ctrl-C, SIGTERM or the time limit; last.pt holds the very batch it stopped at.
     """
     folder = RUNS / run
     train_set = load_split(config.dataset, "train", config.data_root, model_config.image_size)
@@ -187,91 +208,139 @@ def train(
     forward = torch.compile(model, dynamic=False) if config.compile else model
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=device.type != "mps")
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+    run_state = RunState(model, averaged, optimizer, scaler)
     images = train_set.images.to(device)
     labels = train_set.labels.to(device)
     steps_per_epoch = math.ceil(len(labels) / config.batch_size)
 
     metrics_file = folder / "metrics.jsonl"
-    if resume:
-        state = checkpoints.load_state(folder / "last.pt")
-        start_epoch, best = _restore(state, model, averaged, optimizer, scaler)
-        keep = metrics_file.read_text().splitlines()[:start_epoch]
-        text = "".join(line + "\n" for line in keep)
-        checkpoints.write_atomically(metrics_file, lambda temporary: temporary.write_text(text))
-    else:
-        if folder.exists():
-            raise UsageError(f"run {str(run)!r} exists already: add --resume to go on, or choose another --run")
-        start_epoch, best = 0, math.inf
+    if not resume and (folder / "config.json").exists():
+        raise UsageError(f"run {str(run)!r} exists already: add --resume to go on, or choose another --run")
+    if resume and not folder.is_dir():
+        raise UsageError(f"there is no run {str(run)!r} to resume")
+    for left_over in folder.glob(".*.tmp"):  # of a process that was killed while it saved
+        left_over.unlink()
+    if resume and (folder / "last.pt").exists():
+        run_state.load(folder)
+    else:  # a new run, or one that was killed before it first saved
         _initialise(model, images, labels, config.seed)
         averaged.load_state_dict(model.state_dict())
+    if metrics_file.exists():  # lines of epochs that were not saved will be written again
+        lines = metrics_file.read_text().splitlines(keepends=True)[: run_state.epoch]
+        checkpoints.write_atomically(metrics_file, lambda temporary: temporary.write_text("".join(lines)))
     _write_config(folder, model_config, config)
 
-    for epoch in range(start_epoch, config.epochs):
-        started = time.perf_counter()
-        train_bpd = _train_epoch(
-            epoch, steps_per_epoch, forward, model, averaged, optimizer, scaler, images, labels, config, precision
-        )
-        seconds = time.perf_counter() - started
-        validation_bpd, accuracy = validate(averaged, validation_set, precision)
-        if not math.isfinite(validation_bpd):
-            raise Diverged(f"validation loss became {validation_bpd} in epoch {epoch + 1}")
-        line = {
-            "epoch": epoch + 1,
-            "step": (epoch + 1) * steps_per_epoch,
-            "lr": learning_rate(config, (epoch + 1) * steps_per_epoch - 1, steps_per_epoch),
-            "train_bpd": round(train_bpd, 5),
-            "validation_bpd": round(validation_bpd, 5),
-            "validation_accuracy": round(accuracy, 5),
-            "images_per_second": round(len(labels) / seconds, 1),
-            "seconds": round(time.perf_counter() - started, 1),
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        }
-        with open(metrics_file, "a") as file:
-            file.write(json.dumps(line) + "\n")
-        if validation_bpd < best:
-            best = validation_bpd
-            checkpoints.save_model(averaged, folder / "best.safetensors")
-        if (epoch + 1) % config.checkpoint_every == 0 or epoch + 1 == config.epochs:
-            checkpoints.save_model(averaged, folder / "last.safetensors")
-            state = _snapshot(epoch + 1, best, model, averaged, optimizer, scaler)
-            checkpoints.save_state(state, folder / "last.pt")
-        if config.sample_every and (epoch + 1) % config.sample_every == 0:
-            draw_gallery(averaged, folder / "gallery.png", config.seed)
-        if on_epoch:
-            on_epoch(line)
+    with StopRequest(seconds_of(config.time_limit)) as stop:
+        while run_state.epoch < config.epochs:
+            started = time.perf_counter()
+            first_batch = run_state.batch
+            train_bpd = _train_epoch(run_state, forward, images, labels, config, precision, stop, folder)
+            seconds = time.perf_counter() - started
+            validation_bpd, accuracy = validate(averaged, validation_set, precision)
+            if not math.isfinite(validation_bpd):
+                raise Diverged(f"validation loss became {validation_bpd} in epoch {run_state.epoch + 1}")
+            run_state.epoch, run_state.batch, run_state.total = run_state.epoch + 1, 0, 0.0
+            step = run_state.epoch * steps_per_epoch
+            line = {
+                "epoch": run_state.epoch,
+                "step": step,
+                "lr": learning_rate(config, step - 1, steps_per_epoch),
+                "train_bpd": round(train_bpd, 5),
+                "validation_bpd": round(validation_bpd, 5),
+                "validation_accuracy": round(accuracy, 5),
+                "images_per_second": round((len(labels) - first_batch * config.batch_size) / seconds, 1),
+                "seconds": round(time.perf_counter() - started, 1),
+                "seconds_saving": round(run_state.seconds_saving, 2),  # what the save before this line took
+                "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            }
+            with open(metrics_file, "a") as file:
+                file.write(json.dumps(line) + "\n")
+            if validation_bpd < run_state.best:
+                run_state.best = validation_bpd
+                checkpoints.save_model(averaged, folder / "best.safetensors")
+            if run_state.epoch % config.checkpoint_every == 0 or run_state.epoch == config.epochs:
+                checkpoints.save_model(averaged, folder / "last.safetensors")
+                run_state.save(folder)
+            if config.sample_every and run_state.epoch % config.sample_every == 0:
+                draw_gallery(averaged, folder / "gallery.png", config.seed)
+            if on_epoch:
+                on_epoch(line)
+            if stop.reason() and run_state.epoch < config.epochs:
+                run_state.save(folder)
+                raise Stopped(f"{stop.reason()} after epoch {run_state.epoch}")
     return folder
 
 
-def _train_epoch(
-    epoch, steps_per_epoch, forward, model, averaged, optimizer, scaler, images, labels, config, precision
-) -> float:
-    """One pass over the training pictures; -> mean bits per dimension. Order and flips follow from (seed, epoch)."""
-    device = images.device
+class StopRequest:
+    """While open, Ctrl-C and SIGTERM are wishes to stop soon, not interruptions; so is a limit in seconds."""
+
+    def __init__(self, limit: float):
+        self.end = time.monotonic() + limit
+        self.signal = ""
+
+    def reason(self) -> str:
+        """Why to stop; empty while there is no reason."""
+        return self.signal or ("the time limit was reached" if time.monotonic() > self.end else "")
+
+    def _on_signal(self, number, _frame) -> None:
+        if self.signal:  # asked twice: at once
+            raise KeyboardInterrupt
+        self.signal = f"{signal.Signals(number).name} came"
+
+    def __enter__(self) -> "StopRequest":
+        self.old = {}
+        if threading.current_thread() is threading.main_thread():  # others may not change what signals do
+            self.old = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_error) -> None:
+        for number, handler in self.old.items():
+            signal.signal(number, handler)
+
+
+def _train_epoch(run_state, forward, images, labels, config, precision, stop, folder) -> float:
+    """The rest of an epoch; -> mean bits per dimension over all of it. Order and flips follow from (seed, epoch)."""
+    device, epoch = images.device, run_state.epoch
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
     order = torch.randperm(len(labels), generator=generator)
     flips = torch.rand(len(labels), generator=generator) < 0.5
-    total = torch.zeros((), dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
-    model.train()
-    bar = tqdm(order.split(config.batch_size), desc=f"epoch {epoch + 1}/{config.epochs}", leave=False, disable=None)
-    for i, batch in enumerate(bar):
-        step = epoch * steps_per_epoch + i
-        index = batch.to(device)
+    batches = order.split(config.batch_size)
+    total = torch.tensor(run_state.total, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+    run_state.model.train()
+    bar = tqdm(
+        range(run_state.batch, len(batches)),
+        desc=f"epoch {epoch + 1}/{config.epochs}",
+        leave=False,
+        disable=None,
+        initial=run_state.batch,
+        total=len(batches),
+    )
+    for i in bar:
+        step = epoch * len(batches) + i
+        index = batches[i].to(device)
         x, y = to_float(images[index]), labels[index]
         if config.flip:
-            x = torch.where(flips[batch].to(device)[:, None, None, None], x.flip(3), x)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, step, steps_per_epoch)
-        loss = train_step(forward, x, y, optimizer, scaler, precision, config.grad_clip)
-        update_average(averaged, model, config.ema_decay, step)
+            x = torch.where(flips[batches[i]].to(device)[:, None, None, None], x.flip(3), x)
+        for group in run_state.optimizer.param_groups:
+            group["lr"] = learning_rate(config, step, len(batches))
+        loss = train_step(forward, x, y, run_state.optimizer, run_state.scaler, precision, config.grad_clip)
+        update_average(run_state.averaged, run_state.model, config.ema_decay, step)
 
         total += loss * len(y)
-        if i % 20 == 0 or i + 1 == steps_per_epoch:  # a look at the number makes a GPU wait
+        run_state.batch = i + 1
+        if i % 20 == 0 or run_state.batch == len(batches):  # a look at the number makes a GPU wait
             if not math.isfinite(total):
                 raise Diverged(
                     f"the loss became NaN or infinite in epoch {epoch + 1}; the last good checkpoint is kept. "
                     f"Try a smaller --lr or --grad-clip 1"
                 )
             bar.set_postfix(bpd=f"{loss.item():.3f}")
+        if stop.reason() and run_state.batch < len(batches):
+            run_state.total = float(total)
+            if not math.isfinite(run_state.total):
+                raise Diverged(f"the loss became NaN or infinite in epoch {epoch + 1}")
+            run_state.save(folder)
+            raise Stopped(f"{stop.reason()} in epoch {epoch + 1}, after {run_state.batch} of {len(batches)} batches")
     return float(total) / len(labels)
 
 
@@ -330,35 +399,43 @@ def _initialise(model: ConditionalPixelCNN, images: Tensor, labels: Tensor, seed
         model.head.conv.bias.copy_(mixture.initial_bias(x, model.config.nr_logistic_mix))
 
 
-def _snapshot(epoch, best, model, averaged, optimizer, scaler) -> dict:
-    """All that a run needs to go on as if nothing had happened."""
-    state = {
-        "epoch": epoch,
-        "best": best,
-        "model": model.state_dict(),
-        "averaged": averaged.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "scaler": scaler.state_dict(),
-        "rng": torch.get_rng_state(),
-    }
-    if torch.cuda.is_available():
-        state["cuda_rng"] = torch.cuda.get_rng_state_all()
-    return state
+class RunState:
+    """All that a run needs to go on as if nothing had happened, at any batch of any epoch."""
 
+    def __init__(self, model, averaged, optimizer, scaler):
+        self.model, self.averaged, self.optimizer, self.scaler = model, averaged, optimizer, scaler
+        self.epoch, self.batch = 0, 0  # done so far; batches in the epoch under way
+        self.total = 0.0  # the loss of those batches, summed over pictures
+        self.best = math.inf
+        self.seconds_saving = 0.0
 
-def _restore(state: dict, model, averaged, optimizer, scaler) -> tuple[int, float]:
-    try:
-        model.load_state_dict(state["model"])
-        averaged.load_state_dict(state["averaged"])
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["rng"])
-        if "cuda_rng" in state and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
-        return state["epoch"], state["best"]
-    except (KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"the run's last.pt does not fit its config.json ({reason})") from None
+    def save(self, folder: Path) -> None:
+        """Writes last.pt; the one before stays as previous.pt."""
+        started = time.perf_counter()
+        state = {name: getattr(self, name) for name in ("epoch", "batch", "total", "best")}
+        for name in ("model", "averaged", "optimizer", "scaler"):
+            state[name] = getattr(self, name).state_dict()
+        state["rng"] = torch.get_rng_state()
+        if torch.cuda.is_available():
+            state["cuda_rng"] = torch.cuda.get_rng_state_all()
+        if (folder / "last.pt").exists():
+            checkpoints.write_atomically(folder / "previous.pt", lambda link: os.link(folder / "last.pt", link))
+        checkpoints.save_state(state, folder / "last.pt")
+        self.seconds_saving = time.perf_counter() - started
+
+    def load(self, folder: Path) -> None:
+        """Reads last.pt. Raises UsageError if it is missing, damaged or of another architecture."""
+        state = checkpoints.load_state(folder / "last.pt")
+        try:
+            for name in ("model", "averaged", "optimizer", "scaler"):
+                getattr(self, name).load_state_dict(state[name])
+            torch.set_rng_state(state["rng"])
+            if "cuda_rng" in state and torch.cuda.is_available():
+                torch.cuda.set_rng_state_all(state["cuda_rng"])
+            self.epoch, self.batch, self.total, self.best = (state[n] for n in ("epoch", "batch", "total", "best"))
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"the run's last.pt does not fit its config.json ({reason})") from None
 
 
 def _write_config(folder: Path, model_config: ModelConfig, config: TrainConfig) -> None:

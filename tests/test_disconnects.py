@@ -1,0 +1,198 @@
+"""A run that is killed at any moment and resumed ends as if nothing had happened, bit for bit."""
+
+import functools
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from utils import UsageError, checkpoints, training
+from utils.__main__ import main
+from utils.training import Stopped, StopRequest, configs_for, seconds_of, train
+
+# started once, with PyTorch imported: each run is a fork of it
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["torch", "safetensors.torch", "tqdm.auto", "PIL.Image", "pytest"])
+
+
+def configs(folder, precision="float32"):
+    return configs_for(
+        "starter",
+        2,
+        dataset="folder",
+        data_root=str(folder),
+        nr_filters=4,
+        nr_logistic_mix=1,
+        image_size=8,
+        device="cpu",
+        epochs=4,
+        batch_size=5,  # the last batch of 12 pictures is short
+        dropout=0.3,
+        flip=True,
+        ema_decay=0.9,
+        warmup=4,
+        lr=1e-2,
+        grad_clip=1.0,
+        schedule="cosine",
+        checkpoint_every=1,
+        precision=precision,
+    )
+
+
+def run_to_the_end(pictures, run, precision, fatal_call=None, fatal_step=None, delay=0.0):
+    """In a process of its own, which kills itself at a call of the functions that make files durable (before it, or
+    after it when the number is negative), or some seconds after a training step has begun."""
+    torch.set_num_threads(1)
+    die = functools.partial(os.kill, os.getpid(), signal.SIGKILL)
+    calls = steps = 0
+
+    def counted(function):
+        def call(*args, **kwargs):
+            nonlocal calls
+            calls += 1
+            if calls == fatal_call:
+                die()
+            result = function(*args, **kwargs)
+            if -calls == fatal_call:
+                die()
+            return result
+
+        return call
+
+    for name in ("fsync", "replace", "link"):
+        setattr(os, name, counted(getattr(os, name)))
+    step = training.train_step
+
+    def train_step(*args):
+        nonlocal steps
+        steps += 1
+        if steps == fatal_step:
+            threading.Timer(delay, die).start()
+        return step(*args)
+
+    training.train_step = train_step
+    train(*configs(pictures, precision), run, resume=run.exists())
+
+
+def start(*args) -> multiprocessing.Process:
+    process = processes.Process(target=run_to_the_end, args=args)
+    process.start()
+    return process
+
+
+def contents(run: Path) -> dict:
+    """All that a run leaves, without what is time."""
+    timing = ("images_per_second", "seconds", "seconds_saving", "time")
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    found = {"metrics": [{k: v for k, v in line.items() if k not in timing} for line in lines]}
+    for name in ("config.json", "best.safetensors", "last.safetensors"):
+        found[name] = (run / name).read_bytes()
+    found["state"] = bits(torch.load(run / "last.pt", weights_only=True))  # pickles of equal things may differ
+    assert not list(run.glob(".*.tmp"))
+    return found
+
+
+def bits(value):
+    """The same nest of dicts and lists with every tensor as its bytes."""
+    if isinstance(value, dict):
+        return {key: bits(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [bits(inner) for inner in value]
+    return value.numpy().tobytes() if isinstance(value, torch.Tensor) else value
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_killed_at_random_moments(picture_folder, tmp_path, precision):
+    start(picture_folder, tmp_path / "whole", precision).join()
+    moments = random.Random(precision)
+    for kills in range(6):
+        fatal_step = moments.randint(1, 4) if kills < 5 else None
+        process = start(picture_folder, tmp_path / "parts", precision, None, fatal_step, moments.uniform(0, 0.1))
+        process.join()
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL, "it failed by itself"
+    assert kills > 0 and process.exitcode == 0
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+
+
+def test_killed_at_every_step_of_saving(picture_folder, tmp_path):
+    """Before and after each call that makes a file durable, in whichever order they come."""
+    start(picture_folder, tmp_path / "whole", "float32").join()
+    expected = contents(tmp_path / "whole")
+    for fatal_call in (1, -1, 2, -2, 5, -6, 11, -12, 17):
+        run = tmp_path / f"run{fatal_call}"
+        process = start(picture_folder, run, "float32", fatal_call)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        process = start(picture_folder, run, "float32")
+        process.join()
+        assert process.exitcode == 0 and contents(run) == expected, fatal_call
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_it_saves_the_very_batch(picture_folder, tmp_path, number, monkeypatch):
+    whole = train(*configs(picture_folder), tmp_path / "whole")
+    steps = 0
+    step = training.train_step
+
+    def train_step(*args):
+        nonlocal steps
+        steps += 1
+        if steps in (2, 6):  # the second of three batches; the last one of the second epoch
+            os.kill(os.getpid(), number)
+        return step(*args)
+
+    monkeypatch.setattr(training, "train_step", train_step)
+    with pytest.raises(Stopped, match=rf"{number.name} came in epoch 1, after 2 of 3 batches"):
+        train(*configs(picture_folder), tmp_path / "parts")
+    with pytest.raises(Stopped, match=rf"{number.name} came after epoch 2"):
+        train(*configs(picture_folder), tmp_path / "parts", resume=True)
+    train(*configs(picture_folder), tmp_path / "parts", resume=True)
+    assert steps == 12, "no batch is trained twice"
+    assert contents(tmp_path / "parts") == contents(whole)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_second_signal_stops_at_once():
+    with StopRequest(1000) as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.reason() == "SIGINT came"
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+
+
+def test_the_time_limit_ends_the_command_cleanly(picture_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(checkpoints, "FOLDER", tmp_path)
+    monkeypatch.setattr(training, "RUNS", tmp_path / "runs")
+    flags = ["--nr-filters=4", "--nr-logistic-mix=1", "--image-size=8", "--device=cpu", "--batch-size=5"]
+    command = ["train", "--dataset=folder", f"--data-root={picture_folder}", "--run=r", *flags, "--epochs=400000"]
+    assert main([*command, "--time-limit=2s"]) == 0
+    assert "stopped and saved: the time limit was reached" in capsys.readouterr().err
+    done = torch.load(tmp_path / "runs" / "r" / "last.pt", weights_only=True)
+    assert done["epoch"] + done["batch"] > 0
+    assert main(["train", "--run=r", "--resume", "--time-limit=1s"]) == 0
+    again = torch.load(tmp_path / "runs" / "r" / "last.pt", weights_only=True)
+    assert again["epoch"] > done["epoch"]
+
+
+@pytest.mark.parametrize("text,seconds", [("11h30m", 41400), ("90m", 5400), ("45s", 45), ("1h2m3s", 3723)])
+def test_time_limits(text, seconds):
+    assert seconds_of(text) == seconds
+    assert seconds_of("") == float("inf")
+
+
+@pytest.mark.parametrize("text", ["11", "h", "1.5h", "-1h", "1m1h", "soon"])
+def test_bad_time_limits(text):
+    with pytest.raises(UsageError, match="written like 11h30m"):
+        configs_for("starter", 2, time_limit=text)
