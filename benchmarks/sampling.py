@@ -21,6 +21,8 @@ def rows(setting: Setting):
         if batch in (1, 25):
             # all rows cost the same: the last one is drawn, the others are given, and counted
             known = torch.zeros(batch, 3, size - 1, size)
+            with torch.inference_mode():
+                model(torch.zeros(batch, 3, size, size), labels)  # warms up
             naive = size * seconds(lambda labels=labels, known=known: generate_naive(model, labels, prefix=known), 1, 0)
         note = f"{cached / batch:.3f} s an image"
         if naive is not None:

@@ -68,6 +68,7 @@ def peak_memory(path: str, setting: Setting, batch: int) -> float:
 
 
 def rows(setting: Setting):
+    yield loss_row(setting)
     batch, repeats = (2, 1) if setting.tiny else (16, 7)
     precision = pick_precision(CPU)
     floor = 3 * batch * forward_flops(setting.model()) / matmul_rate(precision, CPU)
@@ -86,7 +87,6 @@ def rows(setting: Setting):
     before, after = (peak_memory(path, setting, batch) for path in ("plain", "tuned"))
     note = f"plain {before:.0f} MiB, this kit {after:.0f} MiB"
     yield Row("peak memory of that step", None, None, None, note)
-    yield loss_row(setting)
 
     device = pick_device()
     if device.type == "cuda":
