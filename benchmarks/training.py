@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import torch
+import torch._inductor.config
 
 from utils import mixture
 from utils.runtime import memory_format, pick_device, pick_precision
@@ -78,7 +79,8 @@ def rows(setting: Setting):
     yield Row(what, before, seconds(tuned_step(setting, batch), repeats, warmup=2), floor, note)
     compiled = tuned_step(setting, batch, compiled=True)
     try:
-        warmup = seconds(compiled, 1, warmup=0)
+        with torch._inductor.config.patch(force_disable_caches=True):  # as on a machine that sees it first
+            warmup = seconds(compiled, 1, warmup=0)
     except RuntimeError as error:  # no C++ compiler, say
         yield Row(f"{what}, compiled", None, None, None, f"not measured: {str(error).splitlines()[0]}")
     else:
