@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ALL_AT_ONCE, TIMING, tiny
 
 from utils import UsageError, checkpoints, training
 from utils.__main__ import main
@@ -24,26 +25,8 @@ processes.set_forkserver_preload(["torch", "safetensors.torch", "tqdm.auto", "PI
 
 
 def configs(folder, precision="float32"):
-    return configs_for(
-        "starter",
-        2,
-        dataset="folder",
-        data_root=str(folder),
-        nr_filters=4,
-        nr_logistic_mix=1,
-        image_size=8,
-        device="cpu",
-        epochs=4,
-        batch_size=5,  # the last batch of 12 pictures is short
-        dropout=0.3,
-        flip=True,
-        ema_decay=0.9,
-        warmup=4,
-        lr=1e-2,
-        grad_clip=1.0,
-        schedule="cosine",
-        checkpoint_every=1,
-        precision=precision,
+    return tiny(
+        folder, epochs=4, grad_clip=1.0, schedule="cosine", checkpoint_every=1, precision=precision, **ALL_AT_ONCE
     )
 
 
@@ -90,9 +73,8 @@ def start(*args) -> multiprocessing.Process:
 
 def contents(run: Path) -> dict:
     """All that a run leaves, without what is time."""
-    timing = ("images_per_second", "seconds", "seconds_saving", "time")
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    found = {"metrics": [{k: v for k, v in line.items() if k not in timing} for line in lines]}
+    found = {"metrics": [{k: v for k, v in line.items() if k not in TIMING} for line in lines]}
     for name in ("config.json", "best.safetensors", "last.safetensors"):
         found[name] = (run / name).read_bytes()
     found["state"] = bits(torch.load(run / "last.pt", weights_only=True))  # pickles of equal things may differ

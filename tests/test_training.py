@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import random_pictures, small_model
+from conftest import ALL_AT_ONCE, TIMING, random_pictures, small_model, tiny
 from safetensors.torch import load_file
 
 from utils import UsageError, mixture, training
@@ -16,14 +16,6 @@ from utils.data import ImageDataset, load_split
 from utils.layers import data_dependent_init
 from utils.model import ModelConfig
 from utils.training import PRESETS, Diverged, TrainConfig, configs_for, learning_rate, read_config, train, validate
-
-TINY = {"nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 1, "image_size": 8, "device": "cpu"}
-
-
-def tiny(folder, **overrides):
-    return configs_for(
-        "starter", 2, **(TINY | {"dataset": "folder", "data_root": str(folder), "epochs": 2} | overrides)
-    )
 
 
 def metrics(folder) -> list[dict]:
@@ -58,8 +50,7 @@ def test_a_run_leaves_what_it_promises(picture_folder, tmp_path):
     seen = []
     configs = tiny(picture_folder, sample_every=2, flip=True, grad_clip=1.0)
     folder = train(*configs, tmp_path / "run", on_epoch=seen.append)
-    names = {"config.json", "metrics.jsonl", "last.pt", "last.safetensors", "best.safetensors"}
-    names |= {"gallery.png"}
+    names = {"config.json", "metrics.jsonl", "last.pt", "last.safetensors", "best.safetensors", "gallery.png"}
     assert {path.name for path in folder.iterdir()} == names
     assert metrics(folder) == seen and [line["epoch"] for line in seen] == [1, 2]
     assert read_config(folder) == configs
@@ -80,16 +71,11 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(picture_folder, tmp_
     model_config, config = tiny(
         picture_folder,
         epochs=5,
-        batch_size=5,  # the last batch of 12 pictures is short
-        dropout=0.3,
-        flip=True,
-        ema_decay=0.9,
-        warmup=4,
-        lr=1e-2,
         lr_decay=0.7,
         schedule=schedule,
         precision=precision,
         checkpoint_every=2,
+        **ALL_AT_ONCE,
     )
     whole = train(model_config, config, tmp_path / "whole")
 
@@ -105,8 +91,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(picture_folder, tmp_
     torch.manual_seed(12345)
     parts = train(model_config, config, tmp_path / "parts", resume=True)
 
-    timing = ("images_per_second", "seconds", "seconds_saving", "time")
-    lines = [[{k: v for k, v in line.items() if k not in timing} for line in metrics(f)] for f in (whole, parts)]
+    lines = [[{k: v for k, v in line.items() if k not in TIMING} for line in metrics(f)] for f in (whole, parts)]
     assert lines[0] == lines[1]
     for name in ("last.safetensors", "best.safetensors"):
         assert (whole / name).read_bytes() == (parts / name).read_bytes()

@@ -258,15 +258,16 @@ def train(
             if validation_bpd < run_state.best:
                 run_state.best = validation_bpd
                 checkpoints.save_model(averaged, folder / "best.safetensors")
-            if run_state.epoch % config.checkpoint_every == 0 or run_state.epoch == config.epochs:
+            last = run_state.epoch == config.epochs
+            stopping = bool(stop.reason()) and not last
+            if run_state.epoch % config.checkpoint_every == 0 or last or stopping:
                 checkpoints.save_model(averaged, folder / "last.safetensors")
                 run_state.save(folder)
             if config.sample_every and run_state.epoch % config.sample_every == 0:
                 draw_gallery(averaged, folder / "gallery.png", config.seed)
             if on_epoch:
                 on_epoch(line)
-            if stop.reason() and run_state.epoch < config.epochs:
-                run_state.save(folder)
+            if stopping:
                 raise Stopped(f"{stop.reason()} after epoch {run_state.epoch}")
     return folder
 
@@ -328,17 +329,17 @@ def _train_epoch(run_state, forward, images, labels, config, precision, stop, fo
 
         total += loss * len(y)
         run_state.batch = i + 1
-        if i % 20 == 0 or run_state.batch == len(batches):  # a look at the number makes a GPU wait
+        last = run_state.batch == len(batches)
+        stopping = bool(stop.reason()) and not last
+        if i % 20 == 0 or last or stopping:  # a look at the number makes a GPU wait
             if not math.isfinite(total):
                 raise Diverged(
                     f"the loss became NaN or infinite in epoch {epoch + 1}; the last good checkpoint is kept. "
                     f"Try a smaller --lr or --grad-clip 1"
                 )
             bar.set_postfix(bpd=f"{loss.item():.3f}")
-        if stop.reason() and run_state.batch < len(batches):
+        if stopping:
             run_state.total = float(total)
-            if not math.isfinite(run_state.total):
-                raise Diverged(f"the loss became NaN or infinite in epoch {epoch + 1}")
             run_state.save(folder)
             raise Stopped(f"{stop.reason()} in epoch {epoch + 1}, after {run_state.batch} of {len(batches)} batches")
     return float(total) / len(labels)
