@@ -63,6 +63,12 @@ def build_parser() -> Parser:
     classify_.add_argument("files", nargs="+", metavar="FILE")
     classify_.set_defaults(run_command=run_classify)
 
+    data_ = commands.add_parser("data", help="download a data set")
+    data_.add_argument("dataset", choices=("cpen455", "cifar10"))
+    data_.add_argument("--root", metavar="DIR", help="the data set's folder; default data/cpen455 or data/cifar10")
+    data_.add_argument("--url", help="where the archive is; default where its makers publish it")
+    data_.set_defaults(run_command=run_data)
+
     doctor_ = commands.add_parser("doctor", help="what is installed, found and missing here")
     doctor_.set_defaults(run_command=run_doctor)
     return parser
@@ -275,6 +281,13 @@ def run_generate(args) -> None:
         save_png(to_picture(image), out / f"Class{label}_image_{n % args.per_class + 1:02d}.png")
     save_png(gallery(images, labels, model.class_names), out / "gallery.png")
     print(f"{len(images)} pictures and gallery.png in {out}")
+
+
+def run_data(args) -> None:
+    from .download import download_cifar10, download_cpen455
+
+    download = download_cpen455 if args.dataset == "cpen455" else download_cifar10
+    download(args.root, args.url)
 
 
 def run_doctor(args) -> None:

@@ -6,6 +6,7 @@ something on 8-bit pixels only, so every picture is rounded to bytes after it ha
 
 import csv
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def load_split(dataset: str, split: str, root: str | Path | None = None, image_s
     if dataset == "cpen455":
         return _read_cpen455(find_cpen455(root), split, image_size)
     if dataset == "cifar10":
-        return _read_cifar10(Path(root or ROOT / "data" / "cifar10"), split, image_size)
+        return _read_cifar10(root, split, image_size)
     if root is None:
         raise UsageError("data set 'folder' needs --data-root DIR, with pictures in DIR/train/CLASS/")
     return _read_folder(Path(root), split, image_size)
@@ -109,9 +110,13 @@ def find_cpen455(root: str | Path | None = None) -> Path:
             return candidate
     looked = ", ".join(str(candidate) for candidate in candidates)
     raise UsageError(
-        f"data set 'cpen455' not found (looked in {looked}): unpack the course's data so that "
-        f"data/cpen455/train.csv exists, or set CPEN455_ROOT to its folder"
+        f"data set 'cpen455' not found (looked in {looked}): `python -m utils data cpen455{_root_flag(root)}` "
+        f"downloads it, or set CPEN455_ROOT to its folder"
     )
+
+
+def _root_flag(root: str | Path | None) -> str:
+    return f" --root {shlex.quote(str(root))}" if root else ""
 
 
 def _read_cpen455(root: Path, split: str, image_size: int) -> ImageDataset:
@@ -140,16 +145,16 @@ def _read_cpen455(root: Path, split: str, image_size: int) -> ImageDataset:
     return ImageDataset(images, torch.tensor(labels), CPEN455_CLASSES, names)
 
 
-def _read_cifar10(root: Path, split: str, image_size: int) -> ImageDataset:
+def _read_cifar10(root: str | Path | None, split: str, image_size: int) -> ImageDataset:
     """45,000 training and 5,000 validation pictures from the official training files; the official test set."""
     from torchvision.datasets import CIFAR10
 
+    folder = Path(root or ROOT / "data" / "cifar10")
     try:
-        official = CIFAR10(str(root), train=split != "test", download=False)
+        official = CIFAR10(str(folder), train=split != "test", download=False)
     except RuntimeError:
         raise UsageError(
-            f'CIFAR-10 not found in {root}: run python -c "from torchvision.datasets import CIFAR10; '
-            f"CIFAR10('{root}', download=True)\""
+            f"CIFAR-10 not found in {folder}: `python -m utils data cifar10{_root_flag(root)}` downloads it"
         ) from None
     part = {"train": slice(0, 45000), "validation": slice(45000, None), "test": slice(None)}[split]
     arrays, labels = official.data[part], official.targets[part]
