@@ -2,7 +2,7 @@
 PYTHON ?= python3
 IN_VENV := .venv/bin/python
 
-.PHONY: demo lab test notebooks bench
+.PHONY: demo lab test notebooks bench kaggle colab
 .DELETE_ON_ERROR:
 
 demo: .venv/ready
@@ -22,6 +22,15 @@ notebooks: .venv/ready
 
 bench: .venv/ready
 	$(IN_VENV) -m benchmarks
+
+# the names must be typed: many systems set USERNAME to the login name, which is not the one on Kaggle
+typed = '$(if $(filter command,$(origin $(1))),$($(1)))'
+
+kaggle: .venv/ready
+	@$(IN_VENV) notebooks/publish.py kaggle $(call typed,USERNAME)
+
+colab: .venv/ready
+	@$(IN_VENV) notebooks/publish.py colab $(call typed,REPOSITORY)
 
 .venv/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \

@@ -16,7 +16,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 FOLDER = Path(__file__).resolve().parent
-# the one setting: where the kit is published; a teacher's fork changes this line and types `make notebooks`
+# the one setting: where the kit is published; `make colab REPOSITORY=you/kit` changes it, here and in the notebooks
 REPOSITORY = "YOUR-ACCOUNT/pixelcnn-kit"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
