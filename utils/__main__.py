@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from . import UsageError, checkpoints, classify, data, mixture, training
+from . import UsageError, checkpoints, classify, data, fid, mixture, training
 from .fusion import parse_sites
 from .model import ConditionalPixelCNN, ModelConfig
 from .runtime import doctor, pick_device, pick_precision
@@ -62,6 +62,17 @@ def build_parser() -> Parser:
     add_classify_flags(classify_)
     classify_.add_argument("files", nargs="+", metavar="FILE")
     classify_.set_defaults(run_command=run_classify)
+
+    fid_ = commands.add_parser("fid", help="how far samples are from real pictures (Fréchet Inception distance)")
+    fid_.add_argument("--generated", required=True, metavar="DIR", help="a folder that generate has written")
+    fid_.add_argument("--reference", required=True, metavar="DIR", help="a folder of real pictures")
+    fid_.add_argument("--dims", type=int, default=2048, help="features: 2048 (papers), 192 (the course), 768 or 64")
+    fid_.add_argument("--course", action="store_true", help="the course's 100 samples at 192 dims, which are too few")
+    fid_.add_argument("--resize-reference", action="store_true", help="bring the reference to the samples' size")
+    fid_.add_argument("--download", action="store_true", help="fetch the Inception weights if need be, 95 MB")
+    fid_.add_argument("--bootstrap", type=int, default=20, metavar="N", help="resamplings for the error bar; 0: none")
+    fid_.add_argument("--device", default="auto")
+    fid_.set_defaults(run_command=run_fid)
 
     doctor_ = commands.add_parser("doctor", help="what is installed, found and missing here")
     doctor_.set_defaults(run_command=run_doctor)
@@ -275,6 +286,24 @@ def run_generate(args) -> None:
         save_png(to_picture(image), out / f"Class{label}_image_{n % args.per_class + 1:02d}.png")
     save_png(gallery(images, labels, model.class_names), out / "gallery.png")
     print(f"{len(images)} pictures and gallery.png in {out}")
+
+
+def run_fid(args) -> None:
+    from tqdm.auto import tqdm
+
+    with tqdm(desc="pictures", leave=False, disable=None) as bar:
+        score = fid.fid(
+            args.generated,
+            args.reference,
+            args.dims,
+            course=args.course,
+            resize_reference=args.resize_reference,
+            download=args.download,
+            bootstrap=args.bootstrap,
+            device=pick_device(args.device),
+            progress=bar.update,
+        )
+    print(score)
 
 
 def run_doctor(args) -> None:
