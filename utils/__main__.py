@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from . import UsageError, checkpoints, classify, data, mixture, training
+from . import UsageError, checkpoints, classify, data, fid, mixture, submission, training
 from .fusion import parse_sites
 from .model import ConditionalPixelCNN, ModelConfig
 from .runtime import doctor, pick_device, pick_precision
@@ -68,6 +68,27 @@ def build_parser() -> Parser:
     data_.add_argument("--root", metavar="DIR", help="the data set's folder; default data/cpen455 or data/cifar10")
     data_.add_argument("--url", help="where the archive is; default where its makers publish it")
     data_.set_defaults(run_command=run_data)
+
+    fid_ = commands.add_parser("fid", help="how far samples are from real pictures (Fréchet Inception distance)")
+    fid_.add_argument("--generated", required=True, metavar="DIR", help="a folder that generate has written")
+    fid_.add_argument("--reference", required=True, metavar="DIR", help="a folder of real pictures")
+    fid_.add_argument("--dims", type=int, default=2048, help="features: 2048 (papers), 192 (the course), 768 or 64")
+    fid_.add_argument("--course", action="store_true", help="the course's 100 samples at 192 dims, which are too few")
+    fid_.add_argument("--resize-reference", action="store_true", help="bring the reference to the samples' size")
+    fid_.add_argument("--download", action="store_true", help="fetch the Inception weights if need be, 95 MB")
+    fid_.add_argument("--bootstrap", type=int, default=20, metavar="N", help="resamplings for the error bar; 0: none")
+    fid_.add_argument("--device", default="auto")
+    fid_.set_defaults(run_command=run_fid)
+
+    submit = commands.add_parser("submit", help="the leaderboard's file: labels of the course's test split")
+    add_checkpoint_flags(submit)
+    submit.add_argument("--out", required=True, metavar="FILE", help="a .csv file")
+    submit.add_argument("--format", default="2024", help=f"one of {', '.join(submission.FORMATS)}")
+    submit.add_argument("--fid", type=float, metavar="NUMBER", help="the last row of the 2023 format")
+    submit.add_argument("--keep-log-likelihoods", action="store_true", help="write log p(x | y) beside it, as .npy")
+    submit.add_argument("--data-root", metavar="DIR", help="where the course's data lies")
+    submit.add_argument("--batch-size", type=int, default=32)
+    submit.set_defaults(run_command=run_submit)
 
     doctor_ = commands.add_parser("doctor", help="what is installed, found and missing here")
     doctor_.set_defaults(run_command=run_doctor)
@@ -288,6 +309,42 @@ def run_data(args) -> None:
 
     download = download_cpen455 if args.dataset == "cpen455" else download_cifar10
     download(args.root, args.url)
+
+
+def run_fid(args) -> None:
+    from tqdm.auto import tqdm
+
+    with tqdm(desc="pictures", leave=False, disable=None) as bar:
+        score = fid.fid(
+            args.generated,
+            args.reference,
+            args.dims,
+            course=args.course,
+            resize_reference=args.resize_reference,
+            download=args.download,
+            bootstrap=args.bootstrap,
+            device=pick_device(args.device),
+            progress=bar.update,
+        )
+    print(score)
+
+
+def run_submit(args) -> None:
+    from tqdm.auto import tqdm
+
+    model = load_for(args)
+    test = data.load_split("cpen455", "test", args.data_root, model.config.image_size)
+    if model.config.num_classes != len(test.classes):
+        raise UsageError(f"cpen455 has {len(test.classes)} classes, {args.checkpoint} knows {model.config.num_classes}")
+    submission.rows([], [], args.format, args.fid)  # says what is wrong with them before the work starts
+    with tqdm(total=len(test), leave=False, disable=None) as bar:
+        nats = classify.class_log_likelihoods(model, test.tensors()[0], args.batch_size, progress=bar.update)
+    labels = nats.argmax(dim=1).tolist()
+    if args.keep_log_likelihoods:
+        print(f"log-likelihoods in {submission.write_log_likelihoods(args.out, nats)}, a row a picture, in nats")
+    submission.write(args.out, test.names, labels, args.format, args.fid)
+    counts = ", ".join(f"{labels.count(label)} {name}" for label, name in enumerate(test.classes))
+    print(f"{args.out}: cpen455 test split, {len(labels)} pictures, {args.checkpoint}, format {args.format}; {counts}")
 
 
 def run_doctor(args) -> None:
