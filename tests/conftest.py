@@ -28,6 +28,11 @@ def _seed():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _no_wandb(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")  # whatever key this machine has
+
+
 def small_model(dtype=torch.float64, **config) -> ConditionalPixelCNN:
     """A model of a few filters in which nothing is zero: biases and class maps are drawn at random too."""
     values = {"num_classes": 3, "nr_resnet": 1, "nr_filters": 6, "nr_logistic_mix": 2, "image_size": 8, "dropout": 0.0}

@@ -12,7 +12,7 @@ from conftest import small_model
 from PIL import Image
 from safetensors.torch import save_file
 
-from utils import checkpoints, training
+from utils import checkpoints
 from utils.__main__ import main
 
 TINY = ["--nr-filters=4", "--nr-resnet=1", "--nr-logistic-mix=1", "--image-size=8", "--device=cpu"]
@@ -22,7 +22,7 @@ TINY = ["--nr-filters=4", "--nr-resnet=1", "--nr-logistic-mix=1", "--image-size=
 def runs(tmp_path, monkeypatch) -> Path:
     """Runs land in a folder of the test's own."""
     monkeypatch.setattr(checkpoints, "FOLDER", tmp_path / "checkpoints")
-    monkeypatch.setattr(training, "RUNS", tmp_path / "checkpoints" / "runs")
+    monkeypatch.setenv("PIXELCNN_RUNS", str(tmp_path / "checkpoints" / "runs"))
     return tmp_path / "checkpoints" / "runs"
 
 

@@ -10,14 +10,16 @@ import sys
 import threading
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 from conftest import ALL_AT_ONCE, TIMING, tiny
 
-from utils import UsageError, checkpoints, training
+from utils import UsageError, training
 from utils.__main__ import main
-from utils.training import Stopped, StopRequest, configs_for, seconds_of, train
+from utils.runs import Stopped, StopRequest, seconds_of
+from utils.training import configs_for, train
 
 # started once, with PyTorch imported: each run is a fork of it
 processes = multiprocessing.get_context("forkserver")
@@ -95,14 +97,16 @@ def bits(value):
 def test_killed_at_random_moments(picture_folder, tmp_path, precision):
     start(picture_folder, tmp_path / "whole", precision).join()
     moments = random.Random(precision)
-    for kills in range(6):
-        fatal_step = moments.randint(1, 4) if kills < 5 else None
+    limit = int(os.environ.get("KILLS", "5"))
+    for kills in range(limit + 1):
+        fatal_step = moments.randint(1, 4) if kills < limit else None
         process = start(picture_folder, tmp_path / "parts", precision, None, fatal_step, moments.uniform(0, 0.1))
         process.join()
         if process.exitcode == 0:
             break
         assert process.exitcode == -signal.SIGKILL, "it failed by itself"
     assert kills > 0 and process.exitcode == 0
+    print(f"{kills} kills in {precision}")
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
 
 
@@ -118,6 +122,27 @@ def test_killed_at_every_step_of_saving(picture_folder, tmp_path):
         process = start(picture_folder, run, "float32")
         process.join()
         assert process.exitcode == 0 and contents(run) == expected, fatal_call
+
+
+def test_a_damaged_state_falls_back_to_the_one_before(picture_folder, tmp_path, capsys):
+    whole = train(*configs(picture_folder), tmp_path / "whole")
+    run = train(*configs(picture_folder), tmp_path / "run")
+    last = run / "last.pt"
+    last.write_bytes(last.read_bytes()[:-500])
+    train(*configs(picture_folder), run, resume=True)
+    assert "going on from previous.pt" in capsys.readouterr().out
+    assert contents(run) == contents(whole)
+    last.write_bytes(b"")
+    (run / "previous.pt").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"previous.pt cannot be read"):
+        train(*configs(picture_folder), run, resume=True)
+
+
+def test_file_systems_without_hard_links(picture_folder, tmp_path, monkeypatch):
+    whole = train(*configs(picture_folder), tmp_path / "whole")
+    monkeypatch.setattr(os, "link", mock.Mock(side_effect=PermissionError))
+    assert contents(train(*configs(picture_folder), tmp_path / "drive")) == contents(whole)
+    assert (tmp_path / "drive" / "previous.pt").stat().st_size > 1000
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
@@ -155,8 +180,7 @@ def test_a_second_signal_stops_at_once():
 
 
 def test_the_time_limit_ends_the_command_cleanly(picture_folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(checkpoints, "FOLDER", tmp_path)
-    monkeypatch.setattr(training, "RUNS", tmp_path / "runs")
+    monkeypatch.setenv("PIXELCNN_RUNS", str(tmp_path / "runs"))
     flags = ["--nr-filters=4", "--nr-logistic-mix=1", "--image-size=8", "--device=cpu", "--batch-size=5"]
     command = ["train", "--dataset=folder", f"--data-root={picture_folder}", "--run=r", *flags, "--epochs=400000"]
     assert main([*command, "--time-limit=2s"]) == 0

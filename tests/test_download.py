@@ -199,7 +199,7 @@ def test_the_command_brings_everything_and_then_has_nothing_to_do(server, files,
 def test_the_errors_name_commands_that_can_be_typed(tmp_path, monkeypatch):
     for dataset in ("cpen455", "cifar10"):
         for root in (tmp_path / "it's here", None):
-            monkeypatch.setattr(data, "ROOT", tmp_path / "kit" / "kit")
+            monkeypatch.setattr(data, "KIT", tmp_path / "kit" / "kit")
             monkeypatch.delenv("CPEN455_ROOT", raising=False)
             with pytest.raises(UsageError) as caught:
                 data.load_split(dataset, "train", root)

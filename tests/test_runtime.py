@@ -1,10 +1,15 @@
 """Where am I, and what the doctor says of it."""
 
 import re
+from dataclasses import replace
 
 import pytest
+import torch
+from conftest import tiny
 
-from utils import checkpoints, runtime
+from utils import checkpoints, data, runtime
+from utils.__main__ import main
+from utils.training import train
 
 
 def findings(capsys) -> list[str]:
@@ -58,3 +63,87 @@ def test_where_am_i(environment, expected, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert runtime.platform_name() == expected
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """Folders that stand in for the platforms' own."""
+    for name in ("KAGGLE_KERNEL_RUN_TYPE", "COLAB_RELEASE_TAG", "PIXELCNN_RUNS"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("KAGGLE_INPUT", "KAGGLE_WORKING", "COLAB_DRIVE"):
+        monkeypatch.setattr(runtime, name, tmp_path / name.lower())
+    monkeypatch.setattr(data, "KAGGLE_INPUT", tmp_path / "kaggle_input")
+    return tmp_path
+
+
+def test_where_runs_are_kept(places, monkeypatch):
+    assert runtime.runs_folder() == runtime.KIT / "checkpoints" / "runs" and not runtime.runs_will_vanish()
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "r")
+    assert runtime.runs_folder() == runtime.KIT / "checkpoints" / "runs" and runtime.runs_will_vanish()
+    (places / "colab_drive").mkdir()
+    assert runtime.runs_folder() == places / "colab_drive" / "pixelcnn-kit" / "runs" and not runtime.runs_will_vanish()
+    (places / "kaggle_working").mkdir()
+    assert runtime.runs_folder() == places / "kaggle_working" / "runs"
+    monkeypatch.setenv("PIXELCNN_RUNS", str(places / "mine"))
+    assert runtime.runs_folder() == places / "mine"
+
+
+def test_colab_without_drive_is_said_by_the_doctor_and_by_train(places, picture_folder, monkeypatch, capsys):
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "r")
+    lines = "\n".join(findings(capsys))
+    assert re.search(r"MEND  runs are kept in .*\n      -> .*drive\.mount\('/content/drive'\)", lines)
+    monkeypatch.setattr(runtime, "KIT", places / "kit")
+    flags = ["--nr-filters=4", "--nr-logistic-mix=1", "--image-size=8", "--device=cpu", "--epochs=1"]
+    assert main(["train", "--run=r", "--dataset=folder", f"--data-root={picture_folder}", *flags]) == 0
+    assert "warning: runs are kept in" in capsys.readouterr().out
+    (places / "colab_drive").mkdir()
+    assert not any("MEND  runs" in line for line in findings(capsys))
+
+
+def test_a_run_of_an_earlier_kaggle_session_goes_on(places, picture_folder, monkeypatch):
+    """/kaggle/input is read-only: the run is copied from it."""
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
+    attached = places / "kaggle_input" / "my-notebook" / "runs" / "mine"
+    model_config, config = tiny(picture_folder, epochs=1)
+    train(model_config, config, attached)
+    before = {path.name: path.read_bytes() for path in attached.iterdir()}
+    folder = train(model_config, replace(config, epochs=2), "mine", resume=True)
+    assert folder == places / "kaggle_working" / "runs" / "mine"
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
+    assert {path.name: path.read_bytes() for path in attached.iterdir()} == before
+    assert [path.name for path in folder.parent.iterdir()] == ["mine"]
+
+
+def test_the_course_data_attached_on_kaggle_is_found(places, course_data, monkeypatch):
+    monkeypatch.delenv("CPEN455_ROOT", raising=False)
+    monkeypatch.setattr(data, "KIT", places / "empty" / "kit")
+    attached = places / "kaggle_input" / "some" / "depth"
+    attached.parent.mkdir(parents=True)
+    course_data.rename(attached)
+    assert data.find_cpen455() == attached
+
+
+@pytest.mark.parametrize("capability,expected", [((6, 0), "float16"), ((7, 5), "float16"), ((8, 0), "bfloat16")])
+def test_precision_by_compute_capability_not_by_emulation(capability, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_args: True)
+    assert runtime.pick_precision(torch.device("cuda")) == runtime.PRECISIONS[expected]
+
+
+def test_a_gpu_that_is_listed_but_does_not_work(monkeypatch, capsys):
+    """As a P100 under current builds: it is there, and no kernel runs on it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _number: "Tesla P100-PCIE-16GB")
+    convolve = runtime._try_convolution
+
+    def try_convolution(device):
+        if device.type == "cuda":
+            raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
+        convolve(device)
+
+    monkeypatch.setattr(runtime, "_try_convolution", try_convolution)
+    assert runtime.pick_device() == torch.device("cpu")
+    assert "cuda is listed but does not work (CUDA error: no kernel image" in capsys.readouterr().out
+    lines = "\n".join(findings(capsys))
+    assert "device cpu" in lines and re.search(r"MEND  GPU 0: Tesla P100.*\n      -> choose another", lines)

@@ -10,7 +10,7 @@ import torch
 from conftest import ALL_AT_ONCE, TIMING, random_pictures, small_model, tiny
 from safetensors.torch import load_file
 
-from utils import UsageError, mixture, training
+from utils import UsageError, checkpoints, mixture, training
 from utils.classify import class_log_likelihoods
 from utils.data import ImageDataset, load_split
 from utils.layers import data_dependent_init
@@ -119,7 +119,7 @@ def test_validation_counts_every_picture_once():
     model = small_model(torch.float32)
     images = ((random_pictures(7) + 1) * 127.5).round().to(torch.uint8)
     labels = torch.tensor([0, 1, 2, -1, 0, 1, 2])
-    bpd, accuracy = validate(model, ImageDataset(images, labels, ("a", "b", "c"), [""] * 7))
+    bpd, scores = validate(model, ImageDataset(images, labels, ("a", "b", "c"), [""] * 7))
     known = labels >= 0
     x, y = (images.float() / 127.5 - 1)[known], labels[known]
     with torch.no_grad():
@@ -129,7 +129,7 @@ def test_validation_counts_every_picture_once():
             for i in range(6)
         ]
     assert bpd == pytest.approx(sum(nats) / 6 / (192 * math.log(2)), rel=1e-5)
-    assert accuracy == pytest.approx(sum(g == t for g, t in zip(guesses, y.tolist(), strict=True)) / 6)
+    assert scores.accuracy == pytest.approx(sum(g == t for g, t in zip(guesses, y.tolist(), strict=True)) / 6)
 
 
 def test_training_loss_is_the_mean_over_pictures_not_batches(picture_folder, tmp_path, monkeypatch):
@@ -140,6 +140,43 @@ def test_training_loss_is_the_mean_over_pictures_not_batches(picture_folder, tmp
         folder = train(model_config, config, tmp_path / str(batch_size))
         results.append(metrics(folder)[0]["train_bpd"])
     assert results[0] == pytest.approx(results[1], abs=2e-3)
+
+
+def test_hybrid_loss_by_hand():
+    model = small_model()
+    x, y = random_pictures(4), torch.tensor([0, 1, 2, 1])
+    losses, bits = training.hybrid_loss(model, x, y, num_classes=3, weight=0.3)
+    for picture, label, loss, own in zip(x, y.tolist(), losses, bits, strict=True):
+        nats = [mixture.log_prob(model(picture[None], torch.tensor([c])), picture[None]).item() for c in range(3)]
+        expected = -nats[label] / (192 * math.log(2))
+        assert own.item() == pytest.approx(expected, rel=1e-6)
+        cross_entropy = math.log(sum(math.exp((n - nats[label]) / 20) for n in nats))
+        assert loss.item() == pytest.approx(expected + 0.3 * cross_entropy, rel=1e-6)
+
+
+def test_a_hybrid_phase_starts_from_given_weights_and_reports_bits(picture_folder, tmp_path):
+    first = train(*tiny(picture_folder, dropout=0.3), tmp_path / "first")
+    start = {"init": str(first / "last.safetensors"), "lr": 1e-12, "epochs": 1, "dropout": 0.0}
+    plain = train(*tiny(picture_folder, **start), tmp_path / "plain")
+    hybrid = train(*tiny(picture_folder, hybrid=10.0, **start), tmp_path / "hybrid")
+    before, after, with_labels = (metrics(folder)[-1] for folder in (first, plain, hybrid))
+    assert after["validation_bpd"] == pytest.approx(before["validation_bpd"], abs=1e-4)
+    assert with_labels["train_bpd"] == pytest.approx(after["train_bpd"], abs=1e-4), "bits, without the cross-entropy"
+    with pytest.raises(UsageError, match=r"--init .* holds ModelConfig"):
+        train(*tiny(picture_folder, nr_filters=5, **start), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_hybrid_training_raises_accuracy_on_its_pictures(picture_folder, tmp_path):
+    """The cross-entropy alone moves the labels apart: it must fall where the bits alone leave it."""
+    settings = {"epochs": 6, "lr": 5e-3, "dropout": 0.0, "grad_clip": 1.0}
+    x, y = load_split("folder", "train", picture_folder, 8).tensors()
+    losses = []
+    for hybrid in (0.0, 1.0):
+        folder = train(*tiny(picture_folder, hybrid=hybrid, **settings), tmp_path / str(hybrid))
+        nats = class_log_likelihoods(checkpoints.load_model(folder / "last.safetensors"), x)
+        losses.append(float(torch.nn.functional.cross_entropy(nats / training.SOFTNESS, y)))
+    assert losses[1] < losses[0] - 0.05, losses
 
 
 def test_train_limit(picture_folder, tmp_path):
@@ -198,6 +235,8 @@ def test_paper_preset_is_the_papers():
         ({"grad_clip": -1.0}, "grad_clip must not be negative"),
         ({"ema_decay": 1.0}, "ema_decay must be"),
         ({"schedule": "linear"}, "unknown schedule"),
+        ({"hybrid": -0.1}, "hybrid must not be negative"),
+        ({"wandb": "yes"}, "unknown wandb mode"),
     ],
 )
 def test_bad_settings(change, message):

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import torch
 
-from . import UsageError, checkpoints, classify, data, fid, mixture, submission, training
+from . import UsageError, checkpoints, classify, data, distributed, fid, mixture, submission, training
 from .fusion import parse_sites
 from .model import ConditionalPixelCNN, ModelConfig
-from .runtime import doctor, pick_device, pick_precision
+from .runs import Stopped
+from .runtime import KIT, doctor, pick_device, pick_precision, runs_folder, runs_will_vanish
 
 DEMO_RUN = "demo"
 # on --resume these may differ from what the run began with: they do not change what is computed
-FREE_ON_RESUME = {"epochs", "device", "compile", "checkpoint_every", "sample_every", "data_root", "time_limit"}
+FREE_ON_RESUME = {"epochs", "device", "compile", "checkpoint_every", "sample_every", "data_root", "time_limit", "wandb"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -156,16 +157,18 @@ def run_train(args) -> None:
     else:
         num_classes = data.number_of_classes(given.get("dataset", "cartoons"), given.get("data_root"))
         model_config, config = training.configs_for(preset, num_classes, **given)
+    if runs_will_vanish():
+        say(f"warning: runs are kept in {runs_folder()}, which goes with this machine; see python -m utils doctor")
     folder = training.train(model_config, config, args.run, args.resume, print_epoch)
-    print(f"done: {folder}\nnext: python -m utils evaluate --checkpoint {args.run} --dataset {config.dataset}")
+    say(f"done: {folder}\nnext: python -m utils evaluate --checkpoint {args.run} --dataset {config.dataset}")
 
 
 def run_demo(args) -> None:
     started = time.perf_counter()
     values = given_config_values(args)
     num_classes = data.number_of_classes(values.get("dataset", "cartoons"), values.get("data_root"))
-    model_config, config = training.configs_for("cartoons", num_classes, **values)
-    folder = training.RUNS / DEMO_RUN
+    model_config, config = training.configs_for("cartoons", num_classes, **{"wandb": "off"} | values)
+    folder = runs_folder() / DEMO_RUN
     shutil.rmtree(folder, ignore_errors=True)
 
     print(f"training on {config.dataset} for {config.epochs} epochs", flush=True)
@@ -178,7 +181,7 @@ def run_demo(args) -> None:
 
     print("\ndrawing a gallery", flush=True)
     training.draw_gallery(model, folder / "gallery.png", config.seed)
-    python = relative(Path(sys.executable)) if data.ROOT in Path(sys.executable).parents else "python"
+    python = relative(Path(sys.executable)) if KIT in Path(sys.executable).parents else "python"
     print(
         f"\ndone in {(time.perf_counter() - started) / 60:.1f} minutes. Look at\n"
         f"    {relative(folder / 'gallery.png')}    pictures that the model has drawn\n"
@@ -188,6 +191,12 @@ def run_demo(args) -> None:
         f"    {python} -m utils generate --checkpoint {DEMO_RUN} --per-class 4 --out samples\n"
         f"    {python} -m utils evaluate --checkpoint cartoons --split test    the shipped weights, trained longer"
     )
+
+
+def say(text: str) -> None:
+    """Prints once, however many processes there are."""
+    if distributed.rank() == 0:
+        print(text, flush=True)
 
 
 def relative(path: Path) -> str:
@@ -208,26 +217,26 @@ def report(
     from tqdm.auto import tqdm
 
     x, y = dataset.tensors()
-    with tqdm(total=len(x), leave=False, disable=None) as bar:
+    with tqdm(total=len(x), leave=False, disable=True if distributed.rank() else None) as bar:
         nats = classify.class_log_likelihoods(model, x, batch_size, precision, bar.update).double().cpu()
     image_size = model.config.image_size
     known = y != data.UNKNOWN
-    print(f"{split} split, {len(y)} pictures, {checkpoint}, computed in {str(precision).removeprefix('torch.')}")
+    say(f"{split} split, {len(y)} pictures, {checkpoint}, computed in {str(precision).removeprefix('torch.')}")
     if not known.any():
         marginal = torch.logsumexp(nats - torch.log(torch.tensor(float(nats.shape[1]))), dim=1)
         bpd = mixture.bits_per_dim(-marginal.mean(), image_size)
-        print(f"bits per dimension  {bpd:.4f}  (over all classes: no label is known, so there is no accuracy)")
+        say(f"bits per dimension  {bpd:.4f}  (over all classes: no label is known, so there is no accuracy)")
         return
     bpd = mixture.bits_per_dim(-nats[known].gather(1, y[known][:, None]).mean(), image_size)
     scores = classify.score(classify.log_posterior(nats, prior).argmax(dim=1), y, model.config.num_classes)
-    print(f"bits per dimension  {bpd:.4f}")
-    print(f"accuracy            {scores.accuracy:.2%}  of {scores.count}")
-    print(f"macro F1            {scores.macro_f1:.2%}")
+    say(f"bits per dimension  {bpd:.4f}")
+    say(f"accuracy            {scores.accuracy:.2%}  of {scores.count}")
+    say(f"macro F1            {scores.macro_f1:.2%}")
     width = max(map(len, dataset.classes)) + 2
-    print("recall and confusion (rows: the truth, columns: what it was taken for)")
-    print(" " * (width + 8) + "".join(f"{name:>{width}}" for name in dataset.classes))
+    say("recall and confusion (rows: the truth, columns: what it was taken for)")
+    say(" " * (width + 8) + "".join(f"{name:>{width}}" for name in dataset.classes))
     for name, recall, row in zip(dataset.classes, scores.recall, scores.confusion.tolist(), strict=True):
-        print(f"{name:<{width}}{recall:>8.1%}" + "".join(f"{n:>{width}d}" for n in row))
+        say(f"{name:<{width}}{recall:>8.1%}" + "".join(f"{n:>{width}d}" for n in row))
 
 
 def read_prior(text: str | None, num_classes: int) -> torch.Tensor | None:
@@ -270,12 +279,12 @@ def run_classify(args) -> None:
     log_posterior = classify.log_posterior(nats.double().cpu(), prior)
     for file, row in zip(args.files, log_posterior.exp(), strict=True):
         chances = "  ".join(f"{name} {p:.4f}" for name, p in zip(model.class_names, row.tolist(), strict=True))
-        print(f"{file}: {model.class_names[int(row.argmax())]}   ({chances})")
+        say(f"{file}: {model.class_names[int(row.argmax())]}   ({chances})")
 
 
 def run_generate(args) -> None:
     from .figures import gallery, save_png, to_picture
-    from .sampling import generate
+    from .sampling import generate_shared
 
     model = load_for(args)
     if args.per_class < 1:
@@ -290,14 +299,17 @@ def run_generate(args) -> None:
     generator = torch.Generator().manual_seed(args.seed)
     from tqdm.auto import tqdm
 
-    with tqdm(total=model.config.image_size, desc="rows", leave=False, disable=None) as bar:
-        images = generate(
+    others = distributed.rank() > 0
+    with tqdm(total=model.config.image_size, desc="rows", leave=False, disable=True if others else None) as bar:
+        images = generate_shared(
             model,
             labels,
             generator=generator,
             temperature=args.temperature,
             on_row=lambda _i, _images: bar.update(),
         )
+    if others:
+        return
     for n, (label, image) in enumerate(zip(labels.tolist(), images, strict=True)):
         save_png(to_picture(image), out / f"Class{label}_image_{n % args.per_class + 1:02d}.png")
     save_png(gallery(images, labels, model.class_names), out / "gallery.png")
@@ -339,6 +351,8 @@ def run_submit(args) -> None:
     submission.rows([], [], args.format, args.fid)  # says what is wrong with them before the work starts
     with tqdm(total=len(test), leave=False, disable=None) as bar:
         nats = classify.class_log_likelihoods(model, test.tensors()[0], args.batch_size, progress=bar.update)
+    if distributed.rank():
+        return
     labels = nats.argmax(dim=1).tolist()
     if args.keep_log_likelihoods:
         print(f"log-likelihoods in {submission.write_log_likelihoods(args.out, nats)}, a row a picture, in nats")
@@ -363,21 +377,27 @@ def read_classes(text: str | None, class_names: tuple[str, ...]) -> list[int]:
     return [known[name] for name in text.split(",")]
 
 
+def complain(text: str) -> None:
+    if os.environ.get("RANK", "0") == "0":  # the first of the processes speaks for all
+        print(text, file=sys.stderr)
+
+
 def main(argv: list[str] | None = None) -> int:
     try:
         args = build_parser().parse_args(argv)
-        args.run_command(args)
+        with distributed.joined():
+            args.run_command(args)
     except UsageError as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        complain("error: " + " ".join(str(error).split()))
         return 2
     except training.Diverged as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
         return 1
-    except training.Stopped as stopped:
-        print(f"stopped and saved: {stopped}; the same command with --resume goes on", file=sys.stderr)
+    except Stopped as stopped:
+        complain(f"stopped and saved: {stopped}; the same command with --resume goes on")
         return 0 if "time limit" in str(stopped) else 130
     except KeyboardInterrupt:
-        print("interrupted; a training run goes on from its last checkpoint with --resume", file=sys.stderr)
+        complain("interrupted; a training run goes on from its last checkpoint with --resume")
         return 130
     return 0
 

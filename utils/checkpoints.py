@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from . import UsageError
 from .model import ConditionalPixelCNN, ModelConfig
+from .runtime import runs_folder
 
 FOLDER = Path(__file__).resolve().parents[1] / "checkpoints"
 SHIPPED = ("cartoons", "cpen455")
@@ -93,7 +94,7 @@ def find_weights(name_or_path: str | Path) -> Path:
     given = Path(name_or_path)
     if str(name_or_path) in SHIPPED:
         given = FOLDER / f"{name_or_path}.safetensors"
-    for candidate in (given, FOLDER / "runs" / given):
+    for candidate in (given, runs_folder() / given):
         if candidate.is_dir():
             candidate = candidate / "best.safetensors"
         if candidate.is_file():
@@ -116,5 +117,5 @@ def load_state(path: str | Path) -> dict:
     except FileNotFoundError:
         raise UsageError(f"there is no {path} to resume from") from None
     except Exception as error:  # torch.load has no common class for damaged files
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UsageError(f"{path} cannot be read as training state: {reason}") from None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from . import UsageError, mixture
+from . import UsageError, distributed, mixture
 from .data import UNKNOWN
 from .model import ConditionalPixelCNN
 from .runtime import autocast
@@ -26,7 +26,7 @@ def class_log_likelihoods(
     precision: torch.dtype = torch.float32,
     progress: Callable[[int], object] | None = None,
 ) -> Tensor:
-    """log p(x | y) for every picture and every label.
+    """log p(x | y) for every picture and every label. Several processes share the pictures, and all must call it.
 
     Args:
         x: float (N, 3, H, W) in [-1, 1], on any device.
@@ -45,7 +45,7 @@ def class_log_likelihoods(
 
     rows = []
     with parametrize.cached():  # weight norm is worked out once
-        for part in x.split(batch_size):
+        for part in distributed.share(x).split(batch_size):
             part = part.to(device, memory_format=torch.channels_last)  # the faster layout of a forward pass
             with autocast(device, precision):
                 columns = [
@@ -61,7 +61,7 @@ def class_log_likelihoods(
             rows.append(nats)
             if progress:
                 progress(len(part))
-    return torch.cat(rows)
+    return distributed.gather(torch.cat(rows), len(x))
 
 
 @torch.inference_mode()

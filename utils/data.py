@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from . import UsageError, cartoons
+from .runtime import KAGGLE_INPUT, KIT
 
-ROOT = Path(__file__).resolve().parents[1]
 DATASETS = ("cartoons", "cpen455", "cifar10", "folder")
 SPLITS = ("train", "validation", "test")
 CPEN455_CLASSES = ("burger", "panda", "koala", "pizza")
@@ -100,11 +100,10 @@ def number_of_classes(dataset: str, root: str | Path | None = None) -> int:
 
 def find_cpen455(root: str | Path | None = None) -> Path:
     """The course data's folder. Raises UsageError, which says where it was looked for."""
-    places = [root] if root else [os.environ.get("CPEN455_ROOT"), ROOT / "data/cpen455", ROOT / "../shared/cpen455"]
+    places = [root] if root else [os.environ.get("CPEN455_ROOT"), KIT / "data/cpen455", KIT / "../shared/cpen455"]
     candidates = [Path(place) for place in places if place]
-    kaggle = Path("/kaggle/input")
-    if not root and kaggle.is_dir():
-        candidates += sorted(found.parent for found in kaggle.glob("**/validation.csv"))
+    if not root:
+        candidates += sorted(found.parent for found in KAGGLE_INPUT.glob("**/validation.csv"))
     for candidate in candidates:
         if (candidate / "train.csv").is_file():
             return candidate
@@ -149,7 +148,7 @@ def _read_cifar10(root: str | Path | None, split: str, image_size: int) -> Image
     """45,000 training and 5,000 validation pictures from the official training files; the official test set."""
     from torchvision.datasets import CIFAR10
 
-    folder = Path(root or ROOT / "data" / "cifar10")
+    folder = Path(root or KIT / "data" / "cifar10")
     try:
         official = CIFAR10(str(folder), train=split != "test", download=False)
     except RuntimeError:

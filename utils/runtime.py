@@ -1,4 +1,4 @@
-"""Which device and which precision: found by trying, not by asking."""
+"""Where am I, on which device and in which precision: found by trying, not by asking."""
 
 import contextlib
 import importlib.machinery
@@ -14,6 +14,9 @@ import torch
 
 from . import UsageError
 
+KIT = Path(__file__).resolve().parents[1]
+KAGGLE_INPUT, KAGGLE_WORKING = Path("/kaggle/input"), Path("/kaggle/working")  # read-only; kept with the notebook
+COLAB_DRIVE = Path("/content/drive/MyDrive")  # there once Drive is mounted
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -85,14 +88,31 @@ def memory_format(device: torch.device) -> torch.memory_format:
 
 def platform_name() -> str:
     """`kaggle`, `colab` or `laptop`. Kaggle is asked first: its image is built from Colab's."""
-    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ or Path("/kaggle/working").is_dir():
+    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ or KAGGLE_WORKING.is_dir():
         return "kaggle"
     return "colab" if "COLAB_RELEASE_TAG" in os.environ or "google.colab" in sys.modules else "laptop"
 
 
+def runs_folder() -> Path:
+    """Where runs are kept: $PIXELCNN_RUNS; else what outlives the session on Kaggle (working/runs) and on Colab (a
+    mounted Drive); else checkpoints/runs in the kit."""
+    if "PIXELCNN_RUNS" in os.environ:
+        return Path(os.environ["PIXELCNN_RUNS"])
+    where = platform_name()
+    if where == "kaggle":
+        return KAGGLE_WORKING / "runs"
+    if where == "colab" and COLAB_DRIVE.is_dir():
+        return COLAB_DRIVE / "pixelcnn-kit" / "runs"
+    return KIT / "checkpoints" / "runs"
+
+
+def runs_will_vanish() -> bool:
+    """Whether runs are lost with this machine: on Colab without Drive."""
+    return platform_name() == "colab" and not COLAB_DRIVE.is_dir() and "PIXELCNN_RUNS" not in os.environ
+
+
 def doctor() -> bool:
     """Prints what was found here, a line each, and for what is wrong the command that mends it; -> all is well."""
-    device = pick_device()
     findings = [
         (
             sys.version_info >= (3, 10),
@@ -100,12 +120,29 @@ def doctor() -> bool:
             "use Python 3.10 or newer",
         ),
         *_packages(),
-        (True, f"device {device}, precision {str(pick_precision(device)).removeprefix('torch.')}", ""),
+        *_device(),
         *_resources(),
     ]
     for good, finding, mend in findings:
         print(f"{'ok  ' if good else 'MEND'}  {finding}" + ("" if good else f"\n      -> {mend}"))
     return all(good for good, _, _ in findings)
+
+
+def _device() -> list[tuple[bool, str, str]]:
+    device = pick_device()
+    precision = str(pick_precision(device)).removeprefix("torch.")
+    note = " (results are compared on CPU and CUDA; MPS may differ)" if device.type == "mps" else ""
+    findings = [(True, f"device {device}, precision {precision}{note}", "")]
+    for number in range(torch.cuda.device_count()):
+        name = torch.cuda.get_device_name(number)
+        try:
+            _try_convolution(torch.device("cuda", number))
+            findings.append((True, f"GPU {number}: {name}", ""))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            mend = "choose another accelerator (GPU T4 x2 on Kaggle), or go on on the CPU"
+            findings.append((False, f"GPU {number}: {name} is listed but does not work ({reason})", mend))
+    return findings
 
 
 def _packages() -> list[tuple[bool, str, str]]:
@@ -130,42 +167,42 @@ def _packages() -> list[tuple[bool, str, str]]:
 
 def _resources() -> list[tuple[bool, str, str]]:
     from . import checkpoints, data
+    from .fid import find_weights as inception_weights
+    from .tracking import wandb_key
 
     here = Path(__file__).parent
     found = importlib.machinery.PathFinder.find_spec("utils")  # what `import utils` would take in a new kernel
     first = found is not None and Path(found.origin or "").parent == here
-    free = shutil.disk_usage(checkpoints.FOLDER).free / 2**30
+    runs = runs_folder()
+    existing = next(folder for folder in (runs, *runs.parents) if folder.is_dir())
+    free = shutil.disk_usage(existing).free / 2**30
     weights = [name for name in checkpoints.SHIPPED if (checkpoints.FOLDER / f"{name}.safetensors").is_file()]
     try:
         course = f"course's data in {os.path.relpath(data.find_cpen455())}"
     except UsageError:
-        course = "course's data not found: cartoons need none; see data/README.md for the rest"
-    inception = Path(torch.hub.get_dir()) / "checkpoints" / "pt_inception-2015-12-05-6726825d.pth"
+        course = "course's data not found: cartoons need none; python -m utils data cpen455 fetches it"
+    try:
+        inception = f"Inception weights {inception_weights()}"
+    except UsageError as error:
+        inception = f"FID is left out: {error}"
     return [
         (
             first,
             f"utils is {os.path.relpath(here)}",
             f"put {here.parent} first on sys.path: another package of that name comes before",
         ),
-        (free > 2, f"{free:.0f} GB of disk free", "make room: a long run with its checkpoints takes up to 2 GB"),
+        (
+            not runs_will_vanish(),
+            f"runs are kept in {runs}",
+            "from google.colab import drive; drive.mount('/content/drive')   else they go with this machine",
+        ),
+        (free > 2, f"{free:.0f} GB free there", "make room: a long run with its checkpoints takes up to 2 GB"),
         (
             len(weights) == len(checkpoints.SHIPPED),
             f"shipped weights: {', '.join(weights) or 'none'}",
             "git checkout checkpoints",
         ),
         (True, course, ""),
-        (True, f"W&B key {'found' if _wandb_key() else 'not found: logging stays off'}", ""),
-        (True, f"Inception weights {'found' if inception.is_file() else 'not found: FID is left out'}", ""),
+        (True, f"W&B key {'found' if wandb_key() else 'not found: logging stays off'}", ""),
+        (True, inception, ""),
     ]
-
-
-def _wandb_key() -> bool:
-    """Whether W&B would find a key; it is never read further than that."""
-    import netrc
-
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    try:
-        return netrc.netrc().authenticators("api.wandb.ai") is not None
-    except (OSError, netrc.NetrcParseError):
-        return False

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from . import UsageError, mixture
+from . import UsageError, distributed, mixture
 from .layers import GatedResidualBlock, Modulation, ShiftedConv2d, concat_elu, modulate
 from .model import NR_SCALES, ConditionalPixelCNN
 
@@ -57,6 +57,28 @@ def generate(
         if on_row and j == images.shape[3] - 1:
             on_row(i, images)
     return images
+
+
+@torch.inference_mode()
+def generate_shared(
+    model: ConditionalPixelCNN,
+    labels: Tensor,
+    *,
+    generator: torch.Generator,
+    temperature: float = 1.0,
+    on_row: Callable[[int, Tensor], object] | None = None,
+) -> Tensor:
+    """As `generate`, and the same pictures: the processes of a run share them, and all get all of them."""
+    own = distributed.share(torch.arange(len(labels)))
+    images, _ = _blank(model, labels[own], temperature, None)
+    params_of_all = images.new_zeros(len(labels), 10 * model.config.nr_logistic_mix, 1, 1)
+    for i, j, params in _walk(model, images, labels[own].to(images.device)):
+        params_of_all[own] = params[:, :, None, None]
+        drawn = mixture.sample(params_of_all, generator, temperature)  # with everybody's random numbers
+        images[:, :, i, j] = drawn[own, :, 0, 0]
+        if on_row and j == images.shape[3] - 1:
+            on_row(i, images)
+    return distributed.gather(images, len(labels))
 
 
 @torch.inference_mode()

@@ -1,0 +1,37 @@
+"""Started by torchrun from test_distributed.py: `python -m utils` as it is, with a look at what each step says.
+
+    two_processes.py FILE ARGUMENTS...     the first process writes the loss of each step to FILE, one a line
+
+With $DIE_AT_STEP the last process kills itself at that step.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+torch.set_num_threads(1)
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from utils import distributed, training  # noqa: E402
+from utils.__main__ import main  # noqa: E402
+
+step = training.train_step
+losses: list[float] = []
+
+
+def train_step(*args):
+    bits = step(*args)
+    losses.append(float(distributed.total(bits)) / distributed.size())
+    if len(losses) == int(os.environ.get("DIE_AT_STEP", "0")) and distributed.rank() == distributed.size() - 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if distributed.rank() == 0:
+        Path(sys.argv[1]).write_text("".join(f"{loss!r}\n" for loss in losses))
+    return bits
+
+
+training.train_step = train_step
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[2:]))

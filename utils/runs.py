@@ -1,0 +1,151 @@
+"""A training run on disk: its folder, its settings, the state it goes on from, and the wish that it should stop."""
+
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import torch
+
+from . import UsageError, checkpoints, runtime
+
+
+class Stopped(Exception):
+    """The run was asked to stop; it has saved where it is, and goes on with `resume`."""
+
+
+def seconds_of(text: str) -> float:
+    """`11h30m`, `90m` or `45s` -> seconds; no text is no limit. Raises UsageError for anything else."""
+    parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    if not parts:
+        raise UsageError(f"a time limit is written like 11h30m, 90m or 45s, not {text!r}")
+    hours, minutes, seconds = (int(part or 0) for part in parts.groups())
+    return 3600 * hours + 60 * minutes + seconds if text else math.inf
+
+
+class StopRequest:
+    """While open, Ctrl-C and SIGTERM are wishes to stop soon, not interruptions; so is a limit in seconds."""
+
+    def __init__(self, limit: float):
+        self.end = time.monotonic() + limit
+        self.signal = ""
+
+    def reason(self) -> str:
+        """Why to stop; empty while there is no reason."""
+        return self.signal or ("the time limit was reached" if time.monotonic() > self.end else "")
+
+    def _on_signal(self, number, _frame) -> None:
+        if self.signal:  # asked twice: at once
+            raise KeyboardInterrupt
+        self.signal = f"{signal.Signals(number).name} came"
+
+    def __enter__(self) -> "StopRequest":
+        self.old = {}
+        if threading.current_thread() is threading.main_thread():  # others may not change what signals do
+            self.old = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_error) -> None:
+        for number, handler in self.old.items():
+            signal.signal(number, handler)
+
+
+def find_run(run: str | Path) -> Path:
+    """A run's name or folder -> its folder, which need not exist. One that an earlier Kaggle session has left, and
+    that is attached as read-only input, is copied to where it can go on."""
+    folder = runtime.runs_folder() / run
+    if not folder.exists() and not Path(run).is_absolute():
+        for config in sorted(runtime.KAGGLE_INPUT.glob(f"**/{run}/config.json")):
+            unfinished = folder.with_name(f".{folder.name}.tmp")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            shutil.copytree(config.parent, unfinished)
+            unfinished.rename(folder)
+            print(f"note: run {str(run)!r} was copied from {config.parent}")
+            break
+    return folder
+
+
+class RunState:
+    """All that a run needs to go on as if nothing had happened, at any batch of any epoch.
+
+    No generator is among it: order, flips and dropout follow from the seed and the step.
+    """
+
+    def __init__(self, model, averaged, optimizer, scaler):
+        self.model, self.averaged, self.optimizer, self.scaler = model, averaged, optimizer, scaler
+        self.epoch, self.batch = 0, 0  # done so far; batches in the epoch under way
+        self.total = 0.0  # the loss of those batches, summed over pictures
+        self.best = math.inf
+        self.seconds_saving = 0.0
+
+    def save(self, folder: Path) -> None:
+        """Writes last.pt; the one before stays as previous.pt."""
+        started = time.perf_counter()
+        state = {name: getattr(self, name) for name in ("epoch", "batch", "total", "best")}
+        for name in ("model", "averaged", "optimizer", "scaler"):
+            state[name] = getattr(self, name).state_dict()
+        if (folder / "last.pt").exists():
+            checkpoints.write_atomically(folder / "previous.pt", lambda copy: _link(folder / "last.pt", copy))
+        checkpoints.save_state(state, folder / "last.pt")
+        self.seconds_saving = time.perf_counter() - started
+
+    def load(self, folder: Path) -> None:
+        """Reads last.pt, or previous.pt where last.pt is damaged.
+
+        Raises:
+            UsageError: both are missing or damaged, or of another architecture.
+        """
+        try:
+            state = checkpoints.load_state(folder / "last.pt")
+        except UsageError as damage:
+            if not (folder / "previous.pt").exists():
+                raise
+            print(f"note: {damage}; going on from previous.pt")
+            state = checkpoints.load_state(folder / "previous.pt")
+        try:
+            for name in ("model", "averaged", "optimizer", "scaler"):
+                getattr(self, name).load_state_dict(state[name])
+            self.epoch, self.batch, self.total, self.best = (state[n] for n in ("epoch", "batch", "total", "best"))
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"the run's last.pt does not fit its config.json ({reason})") from None
+
+
+def _link(file: Path, copy: Path) -> None:
+    try:
+        os.link(file, copy)
+    except OSError:  # Drive and some network file systems have no hard links
+        shutil.copyfile(file, copy)
+
+
+def write_config(folder: Path, values: dict) -> None:
+    """Writes config.json: {"model": ..., "train": ...}."""
+    text = json.dumps(values, indent=2) + "\n"
+    checkpoints.write_atomically(folder / "config.json", lambda temporary: temporary.write_text(text))
+
+
+def read_metrics(folder: Path) -> list[dict]:
+    """The lines of metrics.jsonl, one an epoch; a last line that is still being written is left out."""
+    try:
+        lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def keep_metrics(folder: Path, count: int) -> None:
+    """Keeps the first lines of metrics.jsonl: those of epochs that were not saved will be written again."""
+    file = folder / "metrics.jsonl"
+    if file.exists():
+        lines = file.read_text().splitlines(keepends=True)[:count]
+        checkpoints.write_atomically(file, lambda temporary: temporary.write_text("".join(lines)))
+
+
+def seed_step(seed: int, step: int, process: int) -> None:
+    """Seeds PyTorch's generators for one training step of one process, so that none of them is part of the state."""
+    torch.manual_seed((seed * 1_000_003 + step) * 1_000_003 + process)
