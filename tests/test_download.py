@@ -122,9 +122,9 @@ def zipped(files: dict[str, bytes], *more: tuple[zipfile.ZipInfo | str, bytes]) 
             file.writestr(f"{TOP}/{folder}", b"")
         file.writestr(f"{TOP}/model.py", b"raise SystemExit")
         file.writestr(f"{TOP}/data/unlisted.txt", b"?")
-        file.writestr(f"{TOP}/other/data/train.csv", b"another one")
         for name, content in files.items():
             file.writestr(f"{TOP}/data/{name}", content)
+        file.writestr(f"{TOP}/other/data/train.csv", b"another one")
         for info, content in more:
             file.writestr(info, content)
     return archive.getvalue()
@@ -325,7 +325,7 @@ def test_redirects_that_lead_nowhere(server, target, tmp_path):
     assert len(server.log) < 15
     assert "only http and https are fetched, not file:///" in refused(target, base + "/file")
     assert "only http and https are fetched, not ftp://h/x" in refused(target, base + "/ftp")
-    for url in ((tmp_path / "secret").as_uri(), "data:,x", "cpen455.zip", "http://[", "//host/zip"):
+    for url in ((tmp_path / "secret").as_uri(), "data:,x", "cpen455.zip", "http://[", "//host/zip", ""):
         assert "only http and https are fetched" in refused(target, url)
 
 

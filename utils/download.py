@@ -47,7 +47,8 @@ def download_cpen455(target: str | Path | None = None, url: str | None = None, t
     Raises:
         UsageError: no connection, not all came, not the archive that was expected, no room on the disk.
     """
-    target, url = Path(os.path.abspath(target or DATA / "cpen455")), url or URL
+    target = Path(os.path.abspath(DATA / "cpen455" if target is None else target))
+    url = URL if url is None else url
     try:
         manifest = {name: digest for digest, name in map(str.split, MANIFEST.read_text().splitlines())}
         if target.is_dir() and any(target.iterdir()):
@@ -288,7 +289,8 @@ def download_cifar10(root: str | Path | None = None, url: str | None = None, tim
     """
     from torchvision.datasets import CIFAR10
 
-    root, url = Path(root or DATA / "cifar10"), url or CIFAR10.url
+    root = Path(DATA / "cifar10" if root is None else root)
+    url = CIFAR10.url if url is None else url
     _check_scheme(url)
     official = type("CIFAR10", (CIFAR10,), {"url": url})
     before = socket.getdefaulttimeout()
