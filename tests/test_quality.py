@@ -106,15 +106,16 @@ def test_the_cnn_is_small():
 
 
 def test_a_tiny_run_of_everything(many_pictures, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(quality, "WIDTHS", (4, 8, 8, 16))
+    monkeypatch.setattr(quality, "WIDTHS", (8, 8, 16, 16))
+    monkeypatch.setattr(quality, "LR", 2e-2)
     weights, out = save_small_model(tmp_path / "two.safetensors", 2), tmp_path / "out" / "quality.json"
     flags = ["--checkpoint", str(weights), "--dataset", "folder", "--data-root", str(many_pictures), "--device", "cpu"]
-    flags += ["--epochs", "30", "--per-class", "6", "--out", str(out)]
+    flags += ["--epochs", "60", "--per-class", "6", "--out", str(out)]
     assert quality.main(flags) == 0
     printed, results = capsys.readouterr().out, json.loads(out.read_text())
     counts = {"CNN's training": 72, "held out": 8, "validation": 20, "drawn": 12}
     assert results["counts"] == counts and results["split"] == "folder validation"
-    assert "--epochs 30" in results["command"]
+    assert "--epochs 60" in results["command"]
     sections = results["sections"]
     assert len(sections) == 6 and all(title in printed for title in sections)
 
