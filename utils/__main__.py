@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 
 from . import UsageError, checkpoints, classify, data, distributed, fid, mixture, submission, training
+
+from . import UsageError, checkpoints, classify, course, data, fid, mixture, submission, training
 from .fusion import parse_sites
 from .model import ConditionalPixelCNN, ModelConfig
 from .runs import Stopped
@@ -90,6 +92,13 @@ def build_parser() -> Parser:
     submit.add_argument("--data-root", metavar="DIR", help="where the course's data lies")
     submit.add_argument("--batch-size", type=int, default=32)
     submit.set_defaults(run_command=run_submit)
+
+    course_ = commands.add_parser("course-export", help="a folder for the course's own evaluation scripts")
+    course_.add_argument("out", metavar="DIR", help="a folder that is new or empty")
+    add_checkpoint_flags(course_)
+    course_.add_argument("--samples", type=int, default=course.PER_CLASS, metavar="N", help="for each class")
+    course_.add_argument("--seed", type=int, default=0)
+    course_.set_defaults(run_command=run_course_export)
 
     doctor_ = commands.add_parser("doctor", help="what is installed, found and missing here")
     doctor_.set_defaults(run_command=run_doctor)
@@ -359,6 +368,17 @@ def run_submit(args) -> None:
     submission.write(args.out, test.names, labels, args.format, args.fid)
     counts = ", ".join(f"{labels.count(label)} {name}" for label, name in enumerate(test.classes))
     print(f"{args.out}: cpen455 test split, {len(labels)} pictures, {args.checkpoint}, format {args.format}; {counts}")
+
+
+def run_course_export(args) -> None:
+    from tqdm.auto import tqdm
+
+    model = load_for(args)
+    with tqdm(total=model.config.image_size, desc="rows", leave=False, disable=None) as bar:
+        course.export(
+            model, args.out, args.checkpoint, args.samples, args.seed, on_row=lambda _i, _images: bar.update()
+        )
+    print(f"{args.out}: {args.checkpoint} for the course's scripts; {Path(args.out) / 'README.txt'} says what to paste")
 
 
 def run_doctor(args) -> None:
