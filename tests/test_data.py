@@ -1,5 +1,6 @@
 """Reading pictures: the byte scale, the resize, and every damage a data set can have."""
 
+import io
 import shutil
 
 import numpy as np
@@ -204,3 +205,45 @@ def test_folder_without_root_classes_split_or_pictures(picture_folder, tmp_path)
 def test_cifar10_missing(tmp_path):
     with pytest.raises(UsageError, match=r"CIFAR-10 not found"):
         load_split("cifar10", "train", tmp_path)
+
+
+def encoded(picture, form="PNG", **how) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format=form, **how)
+    return buffer.getvalue()
+
+
+def test_an_upload_is_made_to_fit():
+    grey = np.linspace(0, 255, 64).reshape(8, 8)
+    expected = torch.from_numpy(grey.astype(np.uint8)).expand(3, -1, -1)
+    image, remark = data.read_upload(encoded(Image.fromarray(grey.astype(np.uint8))), 8)
+    assert torch.equal(image, expected) and remark == "a picture of 8x8 pixels, turned from mode L into RGB"
+    image, _ = data.read_upload(encoded(Image.fromarray((grey * 257).astype(np.uint16))), 8)
+    assert (image.int() - expected).abs().max() <= 1, "16 bits a pixel"
+    clear = Image.new("RGBA", (8, 8), (10, 20, 30, 0))
+    assert (data.read_upload(encoded(clear), 8)[0] == 255).all(), "transparent is white"
+    exif = Image.Exif()
+    exif[274] = 6  # the camera was held sideways
+    sideways = Image.new("RGB", (16, 8))
+    sideways.paste((255, 255, 255), (0, 0, 8, 8))  # the left half, which is the top once it is turned
+    turned, remark = data.read_upload(encoded(sideways, exif=exif), 8)
+    assert (turned[:, :3] > 250).all() and (turned[:, 5:] < 5).all() and remark.endswith("16x8 pixels, resized to 8x8")
+
+
+def test_refused_uploads(monkeypatch):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    whole = encoded(noise, "JPEG")
+    for content, sentence in [
+        (b"", "no picture of a known kind: choose a PNG, JPEG, WEBP, BMP, GIF file"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "no picture of a known kind"),
+        (whole[: len(whole) // 2], "cannot be read as a picture"),
+    ]:
+        with pytest.raises(UsageError, match=sentence):
+            data.read_upload(content, 8)
+    bomb = encoded(Image.new("1", (20_000, 20_000)))
+    assert len(bomb) < 100_000
+    with pytest.raises(UsageError, match=r"too large .*: make it smaller first"):
+        data.read_upload(bomb, 8)
+    monkeypatch.setattr(data, "MAX_UPLOAD_PIXELS", 64 * 64 - 1)
+    with pytest.raises(UsageError, match=r"too large \(64x64 pixels, more than 4,095\)"):
+        data.read_upload(whole, 8)

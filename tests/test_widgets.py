@@ -1,18 +1,23 @@
 """The widgets without a browser: what is shown changes when a control moves."""
 
 import io
+import math
+import re
 import time
 
 import ipywidgets
 import matplotlib
+import numpy as np
 import pytest
 import torch
-from conftest import small_model
+from conftest import random_pictures, small_model
 from PIL import Image
 
-from utils import widgets
+from utils import UsageError, figures, mixture, widgets
+from utils.classify import class_log_likelihoods
+from utils.data import ImageDataset, to_bytes
 from utils.sampling import generate
-from utils.widgets import ClassSlider, explore
+from utils.widgets import ClassSlider, Completion, EvidenceLens, MixtureExplorer, explore, newest_upload, to_png
 
 matplotlib.use("agg")
 
@@ -25,7 +30,7 @@ def shown(monkeypatch) -> list:
     return calls
 
 
-def wait_for(condition, seconds=20.0) -> None:
+def wait_for(condition, seconds=60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "nothing happened"
@@ -37,13 +42,26 @@ def pixels(png: bytes) -> tuple:
         return picture.size, picture.tobytes()
 
 
+def pictures(count: int = 4, size: int = 8) -> ImageDataset:
+    images = to_bytes(random_pictures(count, size))
+    return ImageDataset(images, torch.arange(count) % 3, ("a", "b", "c"), [str(n) for n in range(count)])
+
+
+def as_file(array: np.ndarray, form: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, format=form)
+    return buffer.getvalue()
+
+
 def test_show_gives_a_widget_and_a_picture_for_readers_without_a_kernel(monkeypatch):
     seen = []
-    monkeypatch.setattr("IPython.display.display", lambda data, raw: seen.append(data))
+    monkeypatch.setattr("IPython.display.display", lambda data, **how: seen.append((data, how)))
     button = ipywidgets.Button()
     widgets.show(button, b"png")
-    assert seen[0]["application/vnd.jupyter.widget-view+json"]["model_id"] == button.model_id
-    assert seen[0]["image/png"] == "cG5n"
+    widgets.show(button, b"new", update=True)
+    assert seen[0][0]["application/vnd.jupyter.widget-view+json"]["model_id"] == button.model_id
+    assert [data["image/png"] for data, _ in seen] == ["cG5n", "bmV3"]
+    assert [how["update"] for _, how in seen] == [False, True] and seen[0][1]["display_id"] == seen[1][1]["display_id"]
 
 
 def test_explore_redraws(shown):
@@ -66,18 +84,27 @@ def test_explore_redraws(shown):
     assert not plt.get_fignums(), "a figure left open is shown twice"
 
 
+def test_a_dark_style_leaves_the_pictures_white(shown):
+    import matplotlib.pyplot as plt
+
+    with plt.style.context("dark_background"):
+        explore(lambda n: plt.figure(figsize=(1, 1)), n=ipywidgets.IntSlider())
+    assert Image.open(io.BytesIO(shown[0][1])).convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+
+
 def test_the_class_slider_draws_what_generate_draws(shown):
     model = small_model(torch.float32, fusion="all")
     slider = ClassSlider(model, zoom=1)
     first = slider.picture.value
     assert shown == [(shown[0][0], first)]
-    labels = torch.full((4,), 2)
-    expected = slider._png(generate(model, labels, generator=torch.Generator().manual_seed(0)), labels)
+    images = generate(model, torch.full((4,), 2), generator=torch.Generator().manual_seed(0))
+    expected = to_png(figures.gallery(images, torch.zeros(4, dtype=torch.long), ("2",), 1))
     assert pixels(first) != pixels(expected)
     slider.controls["label"].value = 2
     wait_for(lambda: pixels(slider.picture.value) == pixels(expected))
     slider.controls["label"].value = 0  # the same setting, the same picture
     wait_for(lambda: pixels(slider.picture.value) == pixels(first))
+    assert {control.style.description_width for control in slider.controls.values()} == {"initial"}
 
 
 def test_a_new_setting_interrupts_the_drawing(shown, monkeypatch):
@@ -94,6 +121,156 @@ def test_a_new_setting_interrupts_the_drawing(shown, monkeypatch):
     monkeypatch.setattr(widgets, "generate", slow)
     slider.controls["temperature"].value = 0.5
     wait_for(lambda: (0.5, 1) in rows)
+    assert slider.save.disabled, "an unfinished picture is not to be saved"
     slider.controls["temperature"].value = 0.7
     wait_for(lambda: (0.7, 7) in rows)
     assert (0.5, 7) not in rows
+    wait_for(lambda: not slider.save.disabled)
+
+
+def test_saving_writes_the_picture_that_is_shown_and_says_where(shown, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = small_model(torch.float32)
+    model.class_names = ("../../a", "b", "c")
+    slider = ClassSlider(model, zoom=1)
+    slider.save.click()
+    (file,) = (tmp_path / "samples").iterdir()
+    assert file.read_bytes() == slider.picture.value
+    assert slider.note.value == "saved as samples/..-..-a_temperature1.0_seed0_count4.png"
+    file.unlink()
+    (tmp_path / "samples").rmdir()
+    (tmp_path / "samples").write_text("a file is in the way")
+    slider.save.click()
+    assert slider.note.value.startswith("cannot save samples/")
+
+
+def test_completion_keeps_what_is_given_and_scores_the_rest(shown, monkeypatch):
+    model, dataset = small_model(torch.float32, fusion="all"), pictures()
+    sheets: list = []
+    draw = figures.captioned
+    monkeypatch.setattr(figures, "captioned", lambda *given: sheets.append(given[:2]) or draw(*given))
+    panel = Completion(model, dataset, zoom=1)
+    assert panel.controls["label"].value == 0 and len(shown) == 1
+    first = panel.picture.value
+    panel.controls["picture"].value = 1
+    panel.controls["label"].value = 2
+    panel.controls["given"].value = 3
+    wait_for(lambda: not panel.save.disabled and panel.drawn == panel.values())
+    assert pixels(panel.picture.value) != pixels(first)
+
+    images, captions = sheets[-1]  # given, four completions, the truth
+    truth = dataset[1][0]
+    assert torch.equal(to_bytes(images[:5, :, :3]), to_bytes(truth[:, :3].expand(5, -1, -1, -1)))
+    assert (images[0, :, 3:] == 1).all() and torch.equal(images[5], truth)
+    assert len({row.numpy().tobytes() for row in images[1:5, :, 3:]}) == 4, "four different completions"
+    with torch.no_grad():
+        by_pixel = mixture.log_prob(
+            model.double()(images[1:].double(), torch.full((5,), 2)), images[1:].double(), False
+        )
+    for caption, nats in zip(captions[1:], by_pixel[:, 3:].sum(dim=(1, 2)).tolist(), strict=True):
+        said, bits = map(float, re.search(r"(-?\d+) nats\n(.+) bits/dim", caption).groups())
+        assert said == pytest.approx(nats, abs=0.6) and bits == pytest.approx(
+            -nats / (3 * 5 * 8 * math.log(2)), abs=0.006
+        )
+
+
+def test_pictures_of_another_size_are_refused(shown):
+    for widget in (Completion, EvidenceLens):
+        with pytest.raises(UsageError, match="reads 8x8 pictures, not 12x12: choose image_size=8"):
+            widget(small_model(torch.float32), pictures(size=12))
+
+
+def test_the_mixture_explorer_shows_the_masses_of_its_sliders(shown):
+    panel = MixtureExplorer()
+    settings = {"weight_1": 0.2, "mean_1": -1.2, "log_scale_1": -1.0, "weight_2": 0.6, "mean_2": 0.9}
+    settings |= {"weight_3": 0.2, "log_scale_3": -6.0, "log_scale_2": -3.0, "mean_3": 0.1}
+    for name, value in settings.items():
+        before = panel.picture.value
+        panel.controls[name].value = value
+        assert pixels(panel.picture.value) != pixels(before), name
+    edges = torch.tensor([-math.inf, *((2 * v - 254) / 255 for v in range(255)), math.inf], dtype=torch.float64)
+    expected = torch.zeros(256, dtype=torch.float64)
+    for weight, mean, log_scale in [(0.2, -1.2, -1.0), (0.6, 0.9, -3.0), (0.2, 0.1, -6.0)]:
+        expected += weight * torch.sigmoid((edges - mean) / math.exp(log_scale)).diff()
+    masses = panel.masses(panel.values())
+    assert torch.allclose(masses.double(), expected, rtol=1e-4, atol=1e-7)
+
+    panel.controls["samples"].value = 10_000
+    counts = panel.draws(panel.values())
+    likely = expected > 1e-3
+    chi = ((counts - 10_000 * expected)[likely] ** 2 / (10_000 * expected[likely])).mean()
+    assert counts.sum() == 10_000 and chi < 2
+    softmax = panel.fitted_softmax(counts)
+    assert softmax[counts == 0].max() < 1 / 256 < softmax[counts.argmax()] and float(softmax.sum()) == pytest.approx(1)
+    nothing = panel.values() | {f"weight_{n}": 0.0 for n in (1, 2, 3)}
+    assert float(panel.masses(nothing).sum()) == pytest.approx(1), "no weight at all: three equal ones"
+
+
+def test_the_same_setting_gives_the_same_picture(shown):
+    lens = EvidenceLens(small_model(torch.float32, fusion="all"), pictures())
+    for panel, name, other in [(MixtureExplorer(), "seed", 5), (lens, "picture", 2), (lens, "rows", (2, 6))]:
+        before, old = panel.picture.value, panel.controls[name].value
+        panel.controls[name].value = other
+        assert pixels(panel.picture.value) != pixels(before)
+        panel.controls[name].value = old
+        assert pixels(panel.picture.value) == pixels(before)
+
+
+def test_the_evidence_lens_judges_what_is_left_uncovered(shown, monkeypatch):
+    model, dataset = small_model(torch.float32, fusion="all"), pictures()
+    judged, maps = [], []
+    judge, look = widgets.class_log_likelihoods, widgets.evidence_map
+    monkeypatch.setattr(widgets, "class_log_likelihoods", lambda m, x: judged.append((x, judge(m, x))) or judged[-1][1])
+    monkeypatch.setattr(widgets, "evidence_map", lambda *given: maps.append((given[2:], look(*given))) or maps[-1][1])
+    lens = EvidenceLens(model, dataset)
+    lens.controls["picture"].value = 3
+    lens.controls["rows"].value = (2, 5)
+    lens.controls["columns"].value = (1, 4)
+    (whole, covered), nats = judged[-1]
+    assert torch.equal(whole, dataset[3][0])
+    changed = (covered != whole).any(dim=0)
+    assert changed[2:5, 1:4].all() and changed.sum() == 9 and len(covered[:, 2:5, 1:4].unique()) == 1
+    (label, against), evidence = maps[-1]
+    order = class_log_likelihoods(model, whole[None])[0].argsort(descending=True).tolist()
+    assert [label, against] == order[:2], "the likeliest and the second of the whole picture"
+    assert float(evidence.sum()) == pytest.approx(float(nats[1, label] - nats[1, against]), abs=1e-3)
+    lens.controls["label"].value, lens.controls["against"].value = 2, 0
+    assert maps[-1][0] == (2, 0)
+
+
+def upload(lens, name: str, content: bytes) -> None:
+    """What both generations of FileUpload hold after a file was chosen."""
+    for value in (
+        ({"name": name, "type": "image/png", "size": len(content), "content": memoryview(content)},),
+        {name: {"metadata": {"name": name, "type": "image/png", "size": len(content)}, "content": content}},
+    ):
+        assert newest_upload(value) == (name, content)
+        lens._on_upload({"new": value})
+
+
+def test_the_evidence_lens_takes_pictures_and_refuses_the_rest(shown):
+    lens = EvidenceLens(small_model(torch.float32), pictures())
+    first = lens.picture.value
+    noise = np.random.default_rng(0).integers(0, 256, (30, 20, 4), dtype=np.uint8)
+    upload(lens, "mine.png", as_file(noise))
+    assert lens.note.value == "mine.png: a picture of 20x30 pixels, resized to 8x8, turned from mode RGBA into RGB"
+    mine = lens.picture.value
+    assert pixels(mine) != pixels(first) and lens.image.shape == (3, 8, 8)
+    upload(lens, "<b>.txt", b"no picture at all")
+    assert lens.note.value.startswith("&lt;b&gt;.txt is refused: it is no picture of a known kind: choose a PNG")
+    assert lens.picture.value == mine, "what was shown stays"
+    lens.controls["picture"].value = 1
+    assert lens.note.value == "" and pixels(lens.picture.value) != pixels(mine)
+
+
+def test_a_real_upload_arrives(shown):
+    """Through the widget's own deserialiser, as a browser sends it, whichever ipywidgets is installed."""
+    lens = EvidenceLens(small_model(torch.float32), pictures())
+    content = as_file(np.zeros((8, 8, 3), dtype=np.uint8))
+    about = {"name": "black.png", "type": "image/png", "size": len(content), "lastModified": 0}
+    if isinstance(lens.upload.value, dict):  # ipywidgets 7
+        lens.upload.set_state({"_counter": 1, "metadata": [about], "data": [memoryview(content)]})
+    else:
+        about |= {"last_modified": 1, "content": memoryview(content)}
+        lens.upload.set_state({"value": [about]})
+    assert lens.note.value == "black.png: a picture of 8x8 pixels" and (lens.image == -1).all()

@@ -5,13 +5,14 @@ something on 8-bit pixels only, so every picture is rounded to bytes after it ha
 """
 
 import csv
+import io
 import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from . import UsageError, cartoons
@@ -20,6 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DATASETS = ("cartoons", "cpen455", "cifar10", "folder")
 SPLITS = ("train", "validation", "test")
 CPEN455_CLASSES = ("burger", "panda", "koala", "pizza")
+UPLOAD_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # decoders that call no other program
+MAX_UPLOAD_PIXELS = 50_000_000
 UNKNOWN = -1  # the label of pictures whose class is kept secret
 
 
@@ -202,6 +205,41 @@ def read_images(files: list[Path], image_size: int, expected_size: int) -> Tenso
             file=sys.stderr,
         )
     return torch.stack(images)
+
+
+def read_upload(content: bytes, image_size: int) -> tuple[Tensor, str]:
+    """A picture file from anybody -> uint8 (3, S, S), and a sentence that says how it was made to fit.
+
+    Transparent parts become white; a photograph that the camera held sideways is turned.
+
+    Raises:
+        UsageError: no picture, a damaged one, or one so large that unpacking it could take all memory; the header
+            says how large it is before anything is unpacked.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=UPLOAD_FORMATS) as file:
+            (width, height), mode = file.size, file.mode
+            if width * height > MAX_UPLOAD_PIXELS:
+                raise Image.DecompressionBombError(f"{width}x{height} pixels, more than {MAX_UPLOAD_PIXELS:,}")
+            picture = ImageOps.exif_transpose(file)
+            if picture.has_transparency_data:
+                white = Image.new("RGBA", picture.size, "white")
+                picture = Image.alpha_composite(white, picture.convert("RGBA"))
+            elif mode.startswith("I"):  # 16 bits, which `convert` would cut off at 255
+                picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
+            image = _to_tensor(picture, image_size)
+    except Image.UnidentifiedImageError:
+        raise UsageError(f"it is no picture of a known kind: choose a {', '.join(UPLOAD_FORMATS)} file") from None
+    except Image.DecompressionBombError as error:
+        raise UsageError(f"the picture is too large ({error}): make it smaller first") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UsageError(f"it cannot be read as a picture: {error}") from None
+    changes = [f"a picture of {width}x{height} pixels"]
+    if (width, height) != (image_size, image_size):
+        changes.append(f"resized to {image_size}x{image_size}")
+    if mode != "RGB":
+        changes.append(f"turned from mode {mode} into RGB")
+    return image, ", ".join(changes)
 
 
 def _to_tensor(picture: Image.Image, image_size: int) -> Tensor:

@@ -31,6 +31,20 @@ def gallery(images: Tensor, labels: Tensor, class_names: tuple[str, ...], zoom: 
     return sheet
 
 
+def captioned(images: Tensor, captions: list[str], zoom: int = 4) -> Image.Image:
+    """Pictures side by side, each with its lines of text below it. images: (N, 3, S, S) in [-1, 1]."""
+    size, gap, font = images.shape[-1] * zoom, 2 * zoom, ImageFont.load_default(13)
+    lines = 1 + max(caption.count("\n") for caption in captions)
+    width = max(size, *(int(font.getlength(line)) for caption in captions for line in caption.split("\n")))
+    sheet = Image.new("RGB", (gap + len(images) * (width + gap), gap + size + gap + 18 * lines), "white")
+    pen = ImageDraw.Draw(sheet)
+    for column, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        left = gap + column * (width + gap)
+        sheet.paste(to_picture(image).resize((size, size), Image.Resampling.NEAREST), (left, gap))
+        pen.multiline_text((left, gap + size + gap // 2), caption, fill="black", font=font)
+    return sheet
+
+
 def save_png(picture: Image.Image, path: str | Path) -> None:
     """Writes a PNG, whole or not at all."""
     write_atomically(path, lambda temporary: picture.save(temporary, format="PNG"))
