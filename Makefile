@@ -1,8 +1,13 @@
 # Every target sets up .venv by itself; `make PYTHON=python3.12 demo` chooses another Python (3.10 or newer).
 PYTHON ?= python3
 IN_VENV := .venv/bin/python
+CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
+<<<<<<< HEAD
 .PHONY: demo lab test notebooks bench kaggle colab
+=======
+.PHONY: demo lab test test-browser chromium notebooks bench
+>>>>>>> 569b73942cf5bce3eb978952f5c16eb0a936438d
 .DELETE_ON_ERROR:
 
 demo: .venv/ready
@@ -16,6 +21,13 @@ test: .venv/ready
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	$(IN_VENV) -m pytest
+
+# the widgets in JupyterLab, under the keys of a headless Chromium; screenshots land in tests/browser/shots/
+test-browser: chromium .venv/ready-browser
+	CHROMIUM="$(CHROMIUM)" $(IN_VENV) -m pytest tests/browser
+
+chromium:
+	@test -n "$(CHROMIUM)" || { echo "error: no Chromium found: apt-get install chromium" >&2; exit 2; }
 
 notebooks: .venv/ready
 	$(IN_VENV) notebooks/build.py
@@ -38,4 +50,8 @@ colab: .venv/ready
 	@echo "Setting up .venv from requirements.txt; the first time this downloads PyTorch and takes some minutes."
 	@$(PYTHON) -m venv .venv
 	@$(IN_VENV) -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@touch $@
+
+.venv/ready-browser: tests/browser/requirements.txt .venv/ready
+	@$(IN_VENV) -m pip install --quiet --disable-pip-version-check --requirement tests/browser/requirements.txt
 	@touch $@
