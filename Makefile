@@ -3,11 +3,7 @@ PYTHON ?= python3
 IN_VENV := .venv/bin/python
 CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
-<<<<<<< HEAD
-.PHONY: demo lab test notebooks bench kaggle colab
-=======
-.PHONY: demo lab test test-browser chromium notebooks bench
->>>>>>> 569b73942cf5bce3eb978952f5c16eb0a936438d
+.PHONY: demo lab test test-browser chromium notebooks bench kaggle colab
 .DELETE_ON_ERROR:
 
 demo: .venv/ready

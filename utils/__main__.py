@@ -10,9 +10,7 @@ from pathlib import Path
 
 import torch
 
-from . import UsageError, checkpoints, classify, data, distributed, fid, mixture, submission, training
-
-from . import UsageError, checkpoints, classify, course, data, fid, mixture, submission, training
+from . import UsageError, checkpoints, classify, course, data, distributed, fid, mixture, submission, training
 from .fusion import parse_sites
 from .model import ConditionalPixelCNN, ModelConfig
 from .runs import Stopped
