@@ -162,7 +162,7 @@ def wait_for_picture(widget: Locator, condition: str, other: str, what: str) -> 
     try:
         widget.page.wait_for_function(
             f"([widget, other]) => fingerprint(widget) && fingerprint(widget) {condition} other",
-            arg=[widget.element_handle(), other], timeout=60_000, polling=50,
+            arg=[widget.element_handle(), other], timeout=120_000, polling=50,
         )  # fmt: skip
     except TimeoutError:
         pytest.fail(what)
