@@ -13,6 +13,7 @@ from utils.classify import (
     calibration_error,
     class_log_likelihoods,
     evidence_map,
+    fit_calibration,
     fit_temperature,
     log_posterior,
     score,
@@ -112,3 +113,26 @@ def test_the_temperature_undoes_a_factor():
     z = torch.randn(20000, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     labels = torch.multinomial(z.softmax(1), 1, generator=torch.Generator().manual_seed(1))[:, 0]
     assert fit_temperature(50 * z, labels) == pytest.approx(50, rel=0.06)
+
+
+def test_calibration_finds_what_was_put_in():
+    """Labels drawn from softmax(nats / 50 + b): many of them give both back."""
+    generator = torch.Generator().manual_seed(0)
+    nats = 100 * torch.randn(20_000, 3, generator=generator, dtype=torch.float64)
+    bias = torch.tensor([0.5, -0.2, -0.3], dtype=torch.float64)
+    labels = torch.softmax(nats / 50 + bias, dim=1).multinomial(1, generator=generator)[:, 0]
+    temperature, found = fit_calibration(nats, labels)
+    assert temperature == pytest.approx(50, rel=0.05)
+    assert found.tolist() == pytest.approx(bias.tolist(), abs=0.06)
+
+
+def test_calibration_mends_skewed_predictions():
+    """Class 0 is 30 nats too likely throughout: a bias gives the lost third of the labels back."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(3000) % 3
+    nats = 5 * torch.randn(3000, 3, generator=generator, dtype=torch.float64)
+    nats[torch.arange(3000), labels] += 25
+    skewed = nats + torch.tensor([30.0, 0.0, 0.0])
+    temperature, bias = fit_calibration(skewed, labels)
+    before, after = (score(logits.argmax(1), labels, 3).accuracy for logits in (skewed, skewed / temperature + bias))
+    assert before < 0.7 and after > 0.98

@@ -75,6 +75,10 @@ def test_evaluate(weights, picture_folder, capsys):
     assert main(["evaluate", *where]) == 0
     said = capsys.readouterr().out
     assert "folder validation split, 6 pictures" in said and "of 6" in said and "dark" in said
+    assert main(["evaluate", *where, "--mirror", "--calibrate", "4"]) == 0
+    with_all = capsys.readouterr().out
+    assert "mirrored pictures" in with_all and "fitted on the last 4 training pictures" in with_all
+    assert with_all.splitlines()[1] == said.splitlines()[1], "bits per dimension are of the pictures as they are"
     assert main(["evaluate", *where, "--prior", "1,0"]) == 0  # a certain prior decides alone
     rows = capsys.readouterr().out.splitlines()[-2:]
     assert [row.split()[-2:] for row in rows] == [["3", "0"], ["3", "0"]]
@@ -234,6 +238,7 @@ def test_wrong_settings_of_the_others(weights, picture_folder, tmp_path, capsys)
     assert_refused(capsys, ["evaluate", *model, "--split", "exam"], "unknown split 'exam'")
     assert_refused(capsys, ["evaluate", *model, "--prior", "1,2,3"], "prior must be 2 numbers")
     assert_refused(capsys, ["evaluate", *model, "--prior", "much"], "--prior must be 2 numbers")
+    assert_refused(capsys, ["evaluate", *model, "--calibrate", "-1"], "--calibrate must not be negative")
     assert_refused(capsys, ["evaluate", *model, "--batch-size", "0"], "batch_size must be at least 1")
     assert_refused(capsys, ["classify", *model, tmp_path / "nothing.png"], "no file")
     assert_refused(capsys, ["generate", *model, "--out", tmp_path / "out", "--classes", "cat"], "unknown class 'cat'")

@@ -1,6 +1,7 @@
 """The command line: `python -m utils COMMAND`, a thin shell over the package."""
 
 import argparse
+import math
 import os
 import shutil
 import sys
@@ -46,6 +47,9 @@ def build_parser() -> Parser:
     evaluate.add_argument("--dataset", default="cartoons", help=f"one of {', '.join(data.DATASETS)}")
     evaluate.add_argument("--data-root", metavar="DIR", help="where the data set lies")
     evaluate.add_argument("--split", default="validation", help=f"one of {', '.join(data.SPLITS)}")
+    evaluate.add_argument("--mirror", action="store_true", help="average with the mirrored picture's log-likelihoods")
+    fit = "fit temperature and class biases on the last N training pictures"
+    evaluate.add_argument("--calibrate", type=int, default=0, metavar="N", help=fit)
     add_classify_flags(evaluate)
     evaluate.set_defaults(run_command=run_evaluate)
 
@@ -184,7 +188,9 @@ def run_demo(args) -> None:
 
     print("\nclassifying the test split, by the class under which a picture is likeliest", flush=True)
     test = data.load_split(config.dataset, "test", config.data_root, model_config.image_size)
-    report(model, test, "test", "this run's averaged weights", precision=pick_precision(pick_device(config.device)))
+    x, _ = test.tensors()
+    nats = log_likelihoods(model, x, precision=pick_precision(pick_device(config.device)))
+    report(nats, nats, test, model, "test split", "this run's averaged weights")
 
     print("\ndrawing a gallery", flush=True)
     training.draw_gallery(model, folder / "gallery.png", config.seed)
@@ -211,34 +217,40 @@ def relative(path: Path) -> str:
     return os.path.relpath(path)
 
 
-def report(
-    model: ConditionalPixelCNN,
-    dataset: data.ImageDataset,
-    split: str,
-    checkpoint: str,
-    batch_size: int = 32,
-    precision: torch.dtype = torch.float32,
-    prior: torch.Tensor | None = None,
-) -> None:
-    """Prints bits per dimension, accuracy, F1, recall and the confusion matrix of a model on a data set."""
+def log_likelihoods(
+    model: ConditionalPixelCNN, x: torch.Tensor, batch_size: int = 32, precision: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """`classify.class_log_likelihoods` with a progress bar; float64, on the CPU."""
     from tqdm.auto import tqdm
 
-    x, y = dataset.tensors()
     with tqdm(total=len(x), leave=False, disable=True if distributed.rank() else None) as bar:
-        nats = classify.class_log_likelihoods(model, x, batch_size, precision, bar.update).double().cpu()
-    image_size = model.config.image_size
+        return classify.class_log_likelihoods(model, x, batch_size, precision, bar.update).double().cpu()
+
+
+def report(
+    nats: torch.Tensor,
+    logits: torch.Tensor,
+    dataset: data.ImageDataset,
+    model: ConditionalPixelCNN,
+    split: str,
+    how: str,
+) -> None:
+    """Prints bits per dimension by `nats` and, by `logits`, accuracy, F1, recall and confusion. Both: (N, C)."""
+    image_size, y = model.config.image_size, dataset.labels
     known = y != data.UNKNOWN
-    say(f"{split} split, {len(y)} pictures, {checkpoint}, computed in {str(precision).removeprefix('torch.')}")
+    say(f"{split}, {len(y)} pictures, {how}")
     if not known.any():
-        marginal = torch.logsumexp(nats - torch.log(torch.tensor(float(nats.shape[1]))), dim=1)
+        marginal = torch.logsumexp(nats - math.log(nats.shape[1]), dim=1)
         bpd = mixture.bits_per_dim(-marginal.mean(), image_size)
         say(f"bits per dimension  {bpd:.4f}  (over all classes: no label is known, so there is no accuracy)")
         return
     bpd = mixture.bits_per_dim(-nats[known].gather(1, y[known][:, None]).mean(), image_size)
-    scores = classify.score(classify.log_posterior(nats, prior).argmax(dim=1), y, model.config.num_classes)
+    scores = classify.score(logits.argmax(dim=1), y, model.config.num_classes)
+    error = classify.calibration_error(torch.softmax(logits[known], dim=1), y[known])
     say(f"bits per dimension  {bpd:.4f}")
     say(f"accuracy            {scores.accuracy:.2%}  of {scores.count}")
     say(f"macro F1            {scores.macro_f1:.2%}")
+    say(f"calibration error   {error:.2%}")
     width = max(map(len, dataset.classes)) + 2
     say("recall and confusion (rows: the truth, columns: what it was taken for)")
     say(" " * (width + 8) + "".join(f"{name:>{width}}" for name in dataset.classes))
@@ -267,13 +279,32 @@ def run_evaluate(args) -> None:
     model = load_for(args)
     precision = pick_precision(next(model.parameters()).device, args.precision)
     prior = read_prior(args.prior, model.config.num_classes)
+    if args.calibrate < 0:
+        raise UsageError(f"--calibrate must not be negative, not {args.calibrate}")
     dataset = data.load_split(args.dataset, args.split, args.data_root, model.config.image_size)
     if len(dataset.classes) != model.config.num_classes:
         raise UsageError(
             f"{args.dataset} has {len(dataset.classes)} classes, {args.checkpoint} knows {model.config.num_classes}"
         )
-    split = f"{args.dataset} {args.split}"
-    report(model, dataset, split, args.checkpoint, args.batch_size, precision, prior)
+    how = f"{args.checkpoint}, computed in {str(precision).removeprefix('torch.')}"
+
+    def judge(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        nats = log_likelihoods(model, x, args.batch_size, precision)
+        mirrored = log_likelihoods(model, x.flip(3), args.batch_size, precision) if args.mirror else nats
+        return nats, (nats + mirrored) / 2
+
+    nats, logits = judge(dataset.tensors()[0])
+    if args.mirror:
+        how += ", averaged with the mirrored pictures"
+    if args.calibrate:
+        train = data.load_split(args.dataset, "train", args.data_root, model.config.image_size)
+        x, y = train.last(args.calibrate).tensors()
+        temperature, bias = classify.fit_calibration(judge(x)[1], y)
+        logits = logits / temperature + bias
+        biases = ", ".join(f"{b:+.2f}" for b in bias.tolist())
+        how += f", temperature {temperature:.0f}, class biases {biases}: fitted on the last {len(y)} training pictures"
+    logits = classify.log_posterior(logits, prior)
+    report(nats, logits, dataset, model, f"{args.dataset} {args.split} split", how)
 
 
 def run_classify(args) -> None:

@@ -145,3 +145,22 @@ def fit_temperature(log_likelihoods: Tensor, labels: Tensor) -> float:
     grid = torch.logspace(-1, 4, 501, dtype=torch.float64)
     losses = [torch.nn.functional.cross_entropy(nats / t, labels) for t in grid]
     return float(grid[int(torch.stack(losses).argmin())])
+
+
+def fit_calibration(log_likelihoods: Tensor, labels: Tensor) -> tuple[float, Tensor]:
+    """The temperature T and the biases b (C,) in nats, which sum to 0, for which softmax(log_likelihoods / T + b) gives
+    the labels the greatest likelihood: by Newton-like steps of L-BFGS in float64. Balanced classes whose predictions
+    are skewed are what b mends. Fit it on pictures that neither trained the model nor are reported on."""
+    nats = log_likelihoods.double()
+    log_temperature = torch.tensor(fit_temperature(nats, labels)).double().log().requires_grad_()
+    bias = torch.zeros(nats.shape[1], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_temperature, bias], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = torch.nn.functional.cross_entropy(nats / log_temperature.exp() + bias, labels)
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    return float(log_temperature.detach().exp()), (bias - bias.mean()).detach()

@@ -50,6 +50,10 @@ class ImageDataset(torch.utils.data.Dataset):
         """The first `count` pictures."""
         return ImageDataset(self.images[:count], self.labels[:count], self.classes, self.names[:count])
 
+    def last(self, count: int) -> "ImageDataset":
+        """The last `count` pictures, which a run with `train_limit` up to there has not seen."""
+        return ImageDataset(self.images[-count:], self.labels[-count:], self.classes, self.names[-count:])
+
     def tensors(self) -> tuple[Tensor, Tensor]:
         """Everything at once: float32 (N, 3, S, S) and int64 (N,)."""
         return to_float(self.images), self.labels
