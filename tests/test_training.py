@@ -4,17 +4,21 @@ import copy
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from conftest import ALL_AT_ONCE, TIMING, random_pictures, small_model, tiny
 from safetensors.torch import load_file
 
-from utils import UsageError, checkpoints, mixture, training
+from utils import UsageError, checkpoints, fid, mixture, training
 from utils.classify import class_log_likelihoods
 from utils.data import ImageDataset, load_split
 from utils.layers import data_dependent_init
 from utils.model import ModelConfig
+from utils.sampling import generate
 from utils.training import PRESETS, Diverged, TrainConfig, configs_for, learning_rate, read_config, train, validate
 
 
@@ -177,6 +181,32 @@ def test_hybrid_training_raises_accuracy_on_its_pictures(picture_folder, tmp_pat
         nats = class_log_likelihoods(checkpoints.load_model(folder / "last.safetensors"), x)
         losses.append(float(torch.nn.functional.cross_entropy(nats / training.SOFTNESS, y)))
     assert losses[1] < losses[0] - 0.05, losses
+
+
+def test_fid_during_training_by_hand_and_its_failure_costs_a_warning(picture_folder, tmp_path, monkeypatch, capsys):
+    """A stand-in for the Inception network whose features are the mean colours."""
+    monkeypatch.setattr(fid, "find_weights", lambda: Path("stand-in"))
+    monkeypatch.setattr(fid, "load_network", lambda _weights, _dims: Colours())
+    folder = train(*tiny(picture_folder, fid_every=2), tmp_path / "run")
+    first, second = metrics(folder)
+    assert "fid" not in first and second["fid_dims"] == 192 and second["fid_counts"] == [50, 6]
+    model = checkpoints.load_model(folder / "last.safetensors")
+    samples = generate(model, torch.arange(2).repeat_interleave(25), generator=torch.Generator().manual_seed(0))
+    real = load_split("folder", "validation", picture_folder, 8).tensors()[0]
+    x, y = (((part + 1) / 2).double().mean(dim=(2, 3)).numpy() for part in (samples, real))  # (N, 3)
+    root = scipy.linalg.sqrtm(np.cov(x.T) @ np.cov(y.T)).real
+    by_hand = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(np.cov(x.T) + np.cov(y.T) - 2 * root)
+    assert second["fid"] == pytest.approx(by_hand, abs=1e-3)
+
+    monkeypatch.setattr(fid, "load_network", lambda *_args: 1 / 0)
+    failed = train(*tiny(picture_folder, fid_every=1), tmp_path / "failed")
+    assert len(metrics(failed)) == 2 and "fid" not in metrics(failed)[0]
+    assert capsys.readouterr().err.count("warning: no FID in this epoch: division by zero") == 2
+
+
+class Colours(torch.nn.Module):
+    def forward(self, x):
+        return (x,)
 
 
 def test_train_limit(picture_folder, tmp_path):

@@ -19,7 +19,8 @@ from .runtime import KIT, doctor, pick_device, pick_precision, runs_folder, runs
 
 DEMO_RUN = "demo"
 # on --resume these may differ from what the run began with: they do not change what is computed
-FREE_ON_RESUME = {"epochs", "device", "compile", "checkpoint_every", "sample_every", "data_root", "time_limit", "wandb"}
+FREE_ON_RESUME = {"epochs", "device", "compile", "checkpoint_every", "sample_every", "fid_every", "wandb"}
+FREE_ON_RESUME |= {"data_root", "time_limit"}
 
 
 class Parser(argparse.ArgumentParser):

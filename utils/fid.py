@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from . import UsageError
 from .data import read_images
+from .runtime import KAGGLE_INPUT
 
 WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
 DIGEST = "6726825d"  # what the SHA-256 of the published file begins with
@@ -132,6 +133,13 @@ def fid(
     return Score(value, dims, generated, len(x), resized, len(y), weights, bootstrap, *spread, tuple(notes))
 
 
+def fid_of_images(samples: Tensor, reference: Tensor, dims: int, device: str | torch.device = "cpu") -> float:
+    """The distance between pictures in memory, uint8 (N, 3, S, S) and (M, 3, S, S), for a look during training.
+    Raises UsageError when the Inception weights are not there."""
+    network = load_network(find_weights(), dims).to(device)
+    return distance(features(network, samples, device), features(network, reference, device))
+
+
 def list_samples(folder: Path) -> list[Path]:
     """The samples in a folder, by name. Refuses whatever `generate` has not written there in one go."""
     files: list[Path] = []
@@ -219,7 +227,7 @@ def find_weights(download: bool = False) -> Path:
 
     given = os.environ.get("FID_INCEPTION")
     cache = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
-    places = [Path(given)] if given else [cache, *sorted(Path("/kaggle/input").glob(f"**/{WEIGHTS}"))]
+    places = [Path(given)] if given else [cache, *sorted(KAGGLE_INPUT.glob(f"**/{WEIGHTS}"))]
     found = next((place for place in places if place.is_file()), None)
     if found is None and given:
         raise UsageError(f"$FID_INCEPTION names {given}, where there is no file")

@@ -183,7 +183,7 @@ def _resources() -> list[tuple[bool, str, str]]:
         course = "course's data not found: cartoons need none; python -m utils data cpen455 fetches it"
     try:
         inception = f"Inception weights {inception_weights()}"
-    except UsageError as error:
+    except (UsageError, ImportError) as error:
         inception = f"FID is left out: {error}"
     return [
         (
