@@ -159,7 +159,9 @@ def test_wrong_settings_of_train(runs, picture_folder, capsys, flags, word):
     assert not (runs / "new").exists()
 
 
-@pytest.mark.parametrize("name", ["../outside", "/absolute", "", ".", "..", "a/b", "demo"])
+@pytest.mark.parametrize(
+    "name", ["../outside", "/absolute", "", ".", "..", "a/b/c", "a/..", "../a", "a//", "demo", "demo/a"]
+)
 def test_a_runs_name_is_a_name(picture_folder, capsys, name):
     base = ["train", "--dataset", "folder", "--data-root", picture_folder, *TINY]
     assert_refused(capsys, [*base, f"--run={name}"], "--run")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from . import UsageError, checkpoints, classify, course, data, distributed, fid, mixture, submission, training
+from . import UsageError, checkpoints, classify, course, data, distributed, fid, mixture, submission, sweep, training
 from .fusion import parse_sites
 from .model import ConditionalPixelCNN, ModelConfig
 from .runs import Stopped
@@ -38,7 +38,15 @@ def build_parser() -> Parser:
 
     train = commands.add_parser("train", help="train a model")
     train.add_argument("--preset", help=f"default cartoons; one of {', '.join(training.PRESETS)}")
-    train.add_argument("--run", required=True, metavar="NAME", help="the run's folder is checkpoints/runs/NAME")
+    agents = [os.environ[name] for name in ("WANDB_SWEEP_ID", "WANDB_RUN_ID") if name in os.environ]
+    agents_run = "/".join(agents) if len(agents) == 2 else None  # the agent of `wandb sweep` names no run on the line
+    train.add_argument(
+        "--run",
+        required=agents_run is None,
+        default=agents_run,
+        metavar="NAME",
+        help="the run's folder is checkpoints/runs/NAME",
+    )
     train.add_argument("--resume", action="store_true", help="go on where the run was left")
     add_config_flags(train)
     train.set_defaults(run_command=run_train)
@@ -103,6 +111,11 @@ def build_parser() -> Parser:
     course_.add_argument("--seed", type=int, default=0)
     course_.set_defaults(run_command=run_course_export)
 
+    sweep_ = commands.add_parser("sweep", help="train a grid of settings, compare them in a table and a figure")
+    sweep_.add_argument("file", metavar="FILE", help="in W&B's format, as those in sweeps/")
+    sweep_.add_argument("--limit", type=int, metavar="N", help="at most so many runs now; the same command goes on")
+    sweep_.set_defaults(run_command=run_sweep)
+
     doctor_ = commands.add_parser("doctor", help="what is installed, found and missing here")
     doctor_.set_defaults(run_command=run_doctor)
     return parser
@@ -150,8 +163,10 @@ def print_epoch(line: dict) -> None:
 
 
 def run_train(args) -> None:
-    if args.run in ("", ".", "..", DEMO_RUN) or args.run != os.path.basename(args.run):
-        raise UsageError(f"--run takes a name without slashes, other than {DEMO_RUN!r}, not {args.run!r}")
+    parts = args.run.split("/")
+    escapes = any(part in ("", ".", "..") or part != os.path.basename(part) for part in parts)
+    if escapes or len(parts) > 2 or parts[0] == DEMO_RUN:
+        raise UsageError(f"--run takes a NAME or SWEEP/NAME, other than {DEMO_RUN!r}, not {args.run!r}")
     given = given_config_values(args)
     preset = args.preset or "cartoons"
     if args.resume:
@@ -411,6 +426,23 @@ def run_course_export(args) -> None:
     print(f"{args.out}: {args.checkpoint} for the course's scripts; {Path(args.out) / 'README.txt'} says what to paste")
 
 
+def run_sweep(args) -> None:
+    if args.limit is not None and args.limit < 1:
+        raise UsageError(f"--limit must be at least 1, not {args.limit}")
+
+    parser = build_parser()
+
+    def settings_of(flags: list[str]) -> dict:
+        point = parser.parse_args(["train", *map(spelled_our_way, flags)])
+        given = given_config_values(point)
+        num_classes = data.number_of_classes(given.get("dataset", "cartoons"), given.get("data_root"))
+        model_config, config = training.configs_for(point.preset or "cartoons", num_classes, **given)
+        settings = model_config.to_dict() | vars(config)
+        return {name: value for name, value in settings.items() if name not in FREE_ON_RESUME - {"epochs"}}
+
+    sys.exit(sweep.run(args.file, settings_of, args.limit))
+
+
 def run_doctor(args) -> None:
     if not doctor():
         raise UsageError("something is to be mended; the lines marked MEND say how")
@@ -432,11 +464,26 @@ def complain(text: str) -> None:
         print(text, file=sys.stderr)
 
 
+def spelled_our_way(argument: str) -> str:
+    """W&B's agent writes --nr_filters=40 and --flip=True."""
+    flag, equals, value = argument.partition("=")
+    if not flag.startswith("--"):
+        return argument
+    flag = flag.replace("_", "-")
+    if value.lower() in ("true", "false"):
+        return flag if value.lower() == "true" else flag.replace("--", "--no-", 1)
+    return flag + equals + value
+
+
 def main(argv: list[str] | None = None) -> int:
     try:
         args = build_parser().parse_args(argv)
         with distributed.joined():
             args.run_command(args)
+
+        given = sys.argv[1:] if argv is None else argv
+        args = build_parser().parse_args([spelled_our_way(argument) for argument in given])
+        args.run_command(args)
     except UsageError as error:
         complain("error: " + " ".join(str(error).split()))
         return 2
