@@ -118,7 +118,8 @@ The second one draws the pictures in samples/ again, the same ones on the same k
 weights of the Inception network when they are not in PyTorch's cache.
 
 The course's scripts resize in floating point, this kit in 8 bits as the pictures are: {size}x{size} pictures differ by
-one level of 256 here and there, and the two may disagree on a picture whose two likeliest classes are close.
+one level of 256 in a part of their values, so the script's accuracy may be a few pictures more or less than that of
+python -m utils evaluate.
 """
 
 
