@@ -477,13 +477,10 @@ def spelled_our_way(argument: str) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     try:
-        args = build_parser().parse_args(argv)
-        with distributed.joined():
-            args.run_command(args)
-
         given = sys.argv[1:] if argv is None else argv
         args = build_parser().parse_args([spelled_our_way(argument) for argument in given])
-        args.run_command(args)
+        with distributed.joined():
+            args.run_command(args)
     except UsageError as error:
         complain("error: " + " ".join(str(error).split()))
         return 2

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from . import checkpoints
 from .figures import PALETTE, style
+from .runtime import runs_folder
 from .widgets import show, to_png
 
 
@@ -39,7 +39,7 @@ class TrainingDashboard:
         import ipywidgets
 
         style()
-        self.folder, self.interval = checkpoints.FOLDER / "runs" / run, interval
+        self.folder, self.interval = runs_folder() / run, interval
         self.seen: object = None
         self.note = ipywidgets.HTML()
         self.picture = ipywidgets.Image(format="png", layout={"align_self": "flex-start"})

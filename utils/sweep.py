@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import UsageError, checkpoints, training
-from .data import ROOT
+from .runtime import KIT, runs_folder
 
 
 def read_grid(path: str | Path) -> dict[str, list]:
@@ -90,7 +90,7 @@ def run(path: str | Path, settings_of: Callable[[list[str]], dict], limit: int |
     """
     path = Path(path)
     grid = read_grid(path)
-    folder = training.RUNS / path.stem
+    folder = runs_folder() / path.stem
     wanted = {run_name(point, grid): point for point in points(grid)}
     if len(wanted) < len(points(grid)):
         raise UsageError(f"{path}: two points of the grid are the same")
@@ -133,7 +133,7 @@ class Children:
     def run(self, command: list[str]) -> int:
         if self.stopped:
             return 128 + self.stopped
-        self.child = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+        self.child = subprocess.Popen(command, cwd=KIT, start_new_session=True)
         if self.stopped:  # just before the child was known
             self.child.send_signal(self.stopped)
         return self.child.wait()
