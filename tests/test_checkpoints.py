@@ -41,7 +41,7 @@ def test_half_precision_files_load_as_float32(tmp_path):
 
 
 def test_a_run_is_found_by_its_name_and_its_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints, "FOLDER", tmp_path)
+    monkeypatch.setenv("PIXELCNN_RUNS", str(tmp_path / "runs"))
     save_model(small_model(torch.float32), tmp_path / "runs/mine/best.safetensors")
     assert load_model("mine").config == load_model(tmp_path / "runs" / "mine").config
 

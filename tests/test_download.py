@@ -26,7 +26,7 @@ import torch
 
 from utils import UsageError, data, download
 from utils.__main__ import build_parser, main
-from utils.download import BadArchive, download_cifar10, download_cpen455, unpack
+from utils.download import BadArchive, download_cifar10, download_cpen455, unpack_archive
 
 TOP = "CPEN455HW-2024W2-0123abc"
 
@@ -412,7 +412,7 @@ def test_property_any_damage_is_seen(tmp_path, files):
             damaged[start:start] = damaged[start : start + 20]
         (tmp_path / "zip").write_bytes(damaged)
         try:
-            unpack(tmp_path / "zip", tmp_path / "out", manifest)
+            unpack_archive(tmp_path / "zip", tmp_path / "out", manifest)
         except BadArchive:
             refusals += 1
         else:

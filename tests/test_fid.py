@@ -143,14 +143,16 @@ def test_distance_is_the_textbook_formula():
     x, y = rng.normal(size=(40, 5)) @ rng.normal(size=(5, 5)), rng.normal(size=(30, 5)) + 1
     (mx, cx), (my, cy) = ((z.mean(0), np.cov(z, rowvar=False)) for z in (x, y))
     expected = ((mx - my) ** 2).sum() + np.trace(cx + cy - 2 * linalg.sqrtm(cx @ cy).real)
-    assert fid.distance(x, y) == pytest.approx(expected, rel=1e-10)
-    assert fid.distance(x, x[::-1]) == pytest.approx(0, abs=1e-10)
+    assert fid.frechet_distance(x, y) == pytest.approx(expected, rel=1e-10)
+    assert fid.frechet_distance(x, x[::-1]) == pytest.approx(0, abs=1e-10)
     few, fewer = x[:4], x[:3]  # singular covariances: the root by eigenvalues of C1^(1/2) C2 C1^(1/2)
     (m1, c1), (m2, c2) = ((z.mean(0), np.cov(z, rowvar=False)) for z in (few, fewer))
     values, vectors = np.linalg.eigh(c1)
     root = vectors * np.sqrt(values.clip(0)) @ vectors.T
     shared = np.sqrt(np.linalg.eigvalsh(root @ c2 @ root).clip(0)).sum()
-    assert fid.distance(few, fewer) == pytest.approx(((m1 - m2) ** 2).sum() + np.trace(c1 + c2) - 2 * shared, rel=1e-6)
+    assert fid.frechet_distance(few, fewer) == pytest.approx(
+        ((m1 - m2) ** 2).sum() + np.trace(c1 + c2) - 2 * shared, rel=1e-6
+    )
 
 
 def test_error_bar_is_the_spread_over_fresh_sets_and_the_floor_that_of_the_reference():
@@ -159,11 +161,11 @@ def test_error_bar_is_the_spread_over_fresh_sets_and_the_floor_that_of_the_refer
     def draw(n, mean):
         return rng.normal(mean, size=(n, 3))
 
-    fresh = np.std([fid.distance(draw(300, 1.0), draw(400, 0.0)) for _ in range(200)])
+    fresh = np.std([fid.frechet_distance(draw(300, 1.0), draw(400, 0.0)) for _ in range(200)])
     error, floor, counts = fid.error_and_floor(draw(300, 1.0), draw(400, 0.0), bootstrap=200)
     assert error == pytest.approx(fresh, rel=0.35)
     assert counts == (200, 200)
-    fresh_floors = [fid.distance(draw(200, 0.0), draw(200, 0.0)) for _ in range(100)]
+    fresh_floors = [fid.frechet_distance(draw(200, 0.0), draw(200, 0.0)) for _ in range(100)]
     assert min(fresh_floors) / 2 < floor < max(fresh_floors)
     assert fid.error_and_floor(draw(30, 1.0), draw(400, 0.0), bootstrap=2)[2] == (30, 370)
     once, again = (fid.error_and_floor(np.eye(9), np.eye(9) * 2, bootstrap=3) for _ in range(2))

@@ -67,7 +67,7 @@ def download_cpen455(target: str | Path | None = None, url: str | None = None, t
             kept = fetch(url, part, timeout)
             os.replace(part, archive)
         try:
-            unpack(archive, unpacked, manifest)
+            unpack_archive(archive, unpacked, manifest)
             _put_in_place(unpacked, target)
         except BadArchive as error:
             archive.unlink()
@@ -163,7 +163,7 @@ def _open(url: str, start: int, timeout: float) -> http.client.HTTPResponse:
     raise UsageError(f"more than {MAX_REDIRECTS} redirects, at last to {_shown(url)}: try again later, {OTHER}")
 
 
-def unpack(archive: Path, folder: Path, manifest: dict[str, str]) -> None:
+def unpack_archive(archive: Path, folder: Path, manifest: dict[str, str]) -> None:
     """Writes the manifest's files, found in the archive's `*/data/`, into `folder`, through to the disk.
 
     Args:

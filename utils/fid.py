@@ -137,7 +137,7 @@ def fid_of_images(samples: Tensor, reference: Tensor, dims: int, device: str | t
     """The distance between pictures in memory, uint8 (N, 3, S, S) and (M, 3, S, S), for a look during training.
     Raises UsageError when the Inception weights are not there."""
     network = load_network(find_weights(), dims).to(device)
-    return distance(features(network, samples, device), features(network, reference, device))
+    return frechet_distance(features(network, samples, device), features(network, reference, device))
 
 
 def list_samples(folder: Path) -> list[Path]:
@@ -284,7 +284,7 @@ def features(
     return torch.cat(rows).double().numpy()
 
 
-def distance(x: np.ndarray, y: np.ndarray) -> float:
+def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
     """The same distance without a root of the covariances, which need not exist numerically when pictures are few or,
     as in a bootstrap, repeat: Tr (C1 C2)^(1/2) is the sum of the singular values of X Y^T, up to the counts.
     x: (N, dims), y: (M, dims)."""
@@ -300,10 +300,9 @@ def error_and_floor(
     """The standard deviation of the distance over bootstrap samples of both sets; the mean distance of as many
     pictures of y as x has (half of y if it has fewer than twice as many) from the rest of y, and these two counts."""
     rng = np.random.default_rng(seed)
-    resampled = [
-        distance(x[rng.integers(len(x), size=len(x))], y[rng.integers(len(y), size=len(y))]) for _ in range(bootstrap)
-    ]
+    draws = [(rng.integers(len(x), size=len(x)), rng.integers(len(y), size=len(y))) for _ in range(bootstrap)]
+    resampled = [frechet_distance(x[i], y[j]) for i, j in draws]
     some = min(len(x), len(y) // 2)
     splits = [rng.permutation(y) for _ in range(NR_SPLITS)]
-    floor = np.mean([distance(split[:some], split[some:]) for split in splits])
+    floor = np.mean([frechet_distance(split[:some], split[some:]) for split in splits])
     return float(np.std(resampled, ddof=1)), float(floor), (some, len(y) - some)
