@@ -133,7 +133,7 @@ def test_features_at_192_dims_are_pytorch_fids(weights, tmp_path):
     from pytorch_fid.inception import InceptionV3
 
     files = fid.list_samples(write_samples(tmp_path / "g", 2))
-    ours = fid.features(fid.load_network(weights, 192), data.read_images(files, 32, 32))
+    ours = fid.inception_features(fid.load_network(weights, 192), data.read_images(files, 32, 32))
     theirs = get_activations(files, InceptionV3([InceptionV3.BLOCK_INDEX_BY_DIM[192]]), 8, 192, "cpu", 0)
     assert ours.shape == (8, 192) and np.array_equal(ours, theirs)
 

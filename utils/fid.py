@@ -117,8 +117,8 @@ def fid(
         )
     weights = find_weights(download)
     network = load_network(weights, dims).to(device)
-    x = features(network, read_images(sample_files, size, size), device, progress)  # (N, dims)
-    y = features(network, read_images(real_files, real_size, real_size), device, progress)  # (M, dims)
+    x = inception_features(network, read_images(sample_files, size, size), device, progress)  # (N, dims)
+    y = inception_features(network, read_images(real_files, real_size, real_size), device, progress)  # (M, dims)
 
     from pytorch_fid.fid_score import calculate_frechet_distance
 
@@ -137,7 +137,9 @@ def fid_of_images(samples: Tensor, reference: Tensor, dims: int, device: str | t
     """The distance between pictures in memory, uint8 (N, 3, S, S) and (M, 3, S, S), for a look during training.
     Raises UsageError when the Inception weights are not there."""
     network = load_network(find_weights(), dims).to(device)
-    return frechet_distance(features(network, samples, device), features(network, reference, device))
+    return frechet_distance(
+        inception_features(network, samples, device), inception_features(network, reference, device)
+    )
 
 
 def list_samples(folder: Path) -> list[Path]:
@@ -268,7 +270,7 @@ def load_network(weights: Path, dims: int) -> nn.Module:
 
 
 @torch.inference_mode()
-def features(
+def inception_features(
     network: nn.Module,
     images: Tensor,
     device: str | torch.device = "cpu",

@@ -182,9 +182,10 @@ def _resources() -> list[tuple[bool, str, str]]:
     except UsageError:
         course = "course's data not found: cartoons need none; python -m utils data cpen455 fetches it"
     try:
-        inception = f"Inception weights {inception_weights()}"
-    except (UsageError, ImportError) as error:
-        inception = f"FID is left out: {error}"
+        inception_weights()
+        inception = "Inception weights found"
+    except (UsageError, ImportError):
+        inception = "Inception weights not found: FID is left out (python -m utils fid --download fetches them)"
     return [
         (
             first,
@@ -193,7 +194,7 @@ def _resources() -> list[tuple[bool, str, str]]:
         ),
         (
             not runs_will_vanish(),
-            f"runs are kept in {runs}",
+            f"runs are kept in {os.path.relpath(runs) if KIT in runs.parents else runs}",
             "from google.colab import drive; drive.mount('/content/drive')   else they go with this machine",
         ),
         (free > 2, f"{free:.0f} GB free there", "make room: a long run with its checkpoints takes up to 2 GB"),
