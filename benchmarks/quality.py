@@ -254,10 +254,13 @@ def of_drawn_pictures(model, cnn, args, train: ImageDataset, held: ImageDataset,
         lines.append({"space": space} | line | {"drawn nearer than 99 % of validation": nearer})
         rows[f"nearest, {space}"] = known[which[shown]]
 
+    import matplotlib.pyplot as plt
+
     figure = show_images(torch.cat([*rows.values()]), columns=len(shown))
     for n, text in enumerate(rows):
         figure.axes[n * len(shown)].set_title(text, fontsize=7, loc="left")
     write_atomically(args.out.with_suffix(".png"), lambda path: figure.savefig(path, format="png", dpi=120))
+    plt.close(figure)
     return sections
 
 
