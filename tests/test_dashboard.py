@@ -127,7 +127,7 @@ def test_the_latest_gallery_stands_below_the_curves(shown, tmp_path):
 
 def test_a_run_of_train_itself(shown, picture_folder, tmp_path):
     model_config, config = tiny(picture_folder, sample_every=2)
-    board = TrainingDashboard(tmp_path / "run", interval=0.02)
+    board = TrainingDashboard(tmp_path / "run", interval=0.5)
     lines: list = []
     training.train(model_config, config, tmp_path / "run", on_epoch=lines.append)
     board.wait()
