@@ -23,6 +23,7 @@ from utils import UsageError, mixture
 from utils.checkpoints import load_model, write_atomically
 from utils.classify import calibration_error, fit_temperature, log_posterior, score
 from utils.data import ImageDataset, load_split
+from utils.fid import frechet_distance
 from utils.figures import show_images
 from utils.model import ConditionalPixelCNN
 from utils.runtime import autocast, pick_device, pick_precision
@@ -123,15 +124,8 @@ def auroc(familiar: Tensor, other: Tensor) -> float:
 
 
 def frechet(a: Tensor, b: Tensor) -> float:
-    """Fréchet distance of the normal distributions fitted to two sets of features, float64 (N, D) and (M, D).
-
-    tr (S_a S_b)^1/2 is the sum of the square roots of the eigenvalues of S_a^1/2 S_b S_a^1/2, which is symmetric.
-    """
-    cov_a, cov_b = torch.cov(a.T), torch.cov(b.T)
-    values, vectors = torch.linalg.eigh(cov_a)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
-    return float((a.mean(0) - b.mean(0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross)
+    """Fréchet distance of the normal distributions fitted to two sets of features, float64 (N, D) and (M, D)."""
+    return frechet_distance(a.numpy(), b.numpy())
 
 
 def nearest(queries: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:

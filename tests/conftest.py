@@ -1,5 +1,7 @@
 """What several tests share: small models whose every weight matters, and a small real-looking data set."""
 
+import io
+import time
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +51,18 @@ def random_pictures(count: int, size: int = 8, dtype=torch.float64, seed: int = 
     return levels.to(dtype) / 127.5 - 1
 
 
+def wait_for(condition, seconds=60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.01)
+
+
+def pixels(png: bytes) -> tuple:
+    with Image.open(io.BytesIO(png)) as picture:
+        return picture.size, picture.tobytes()
+
+
 @pytest.fixture
 def course_data(tmp_path) -> Path:
     """A folder laid out as the course's data: 64x64 JPEGs, one of them greyscale, and three tables."""
@@ -69,15 +83,20 @@ def course_data(tmp_path) -> Path:
     return root
 
 
-@pytest.fixture
-def picture_folder(tmp_path) -> Path:
-    """A tree `split/CLASS/*.png` of 8x8 pictures, two classes of different colour."""
-    root = tmp_path / "folder"
+def write_pictures(root: Path, counts: dict[str, int], bases: dict[str, int], spread: int) -> Path:
+    """A tree `split/CLASS/*.png` of 8x8 pictures, whose bytes lie from a class's base to `spread` above it."""
     rng = np.random.default_rng(0)
-    for split, count in (("train", 6), ("validation", 3), ("test", 3)):
-        for name, base in (("dark", 20), ("light", 200)):
+    for split, count in counts.items():
+        for name, base in bases.items():
             (root / split / name).mkdir(parents=True)
             for i in range(count):
-                pixels = (base + rng.integers(0, 40, (8, 8, 3))).astype(np.uint8)
+                pixels = (base + rng.integers(0, spread, (8, 8, 3))).astype(np.uint8)
                 Image.fromarray(pixels).save(root / split / name / f"{i}.png")
     return root
+
+
+@pytest.fixture
+def picture_folder(tmp_path) -> Path:
+    """Two classes of different colour."""
+    counts = {"train": 6, "validation": 3, "test": 3}
+    return write_pictures(tmp_path / "folder", counts, {"dark": 20, "light": 200}, spread=40)

@@ -5,12 +5,11 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import ipywidgets
 import matplotlib
 import pytest
-from conftest import tiny
+from conftest import pixels, tiny, wait_for
 from PIL import Image
 
 from utils import dashboard as module
@@ -34,18 +33,6 @@ def shown(monkeypatch) -> list:
     calls: list = []
     monkeypatch.setattr(module, "show", lambda widget, png, update=False: calls.append((widget, png, update)))
     return calls
-
-
-def wait_for(condition, seconds=120.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.01)
-
-
-def pixels(png: bytes) -> tuple:
-    with Image.open(io.BytesIO(png)) as picture:
-        return picture.size, picture.tobytes()
 
 
 def begin(folder, epochs=10, sample_every=0) -> None:
@@ -81,15 +68,15 @@ def test_it_waits_follows_and_ends_with_the_run(shown, tmp_path):
     with subprocess.Popen(
         [sys.executable, "-c", writer, str(folder), json.dumps(LINE)], stdin=subprocess.PIPE, text=True
     ) as process:
-        wait_for(lambda: "its first epoch is under way" in board.note.value)
+        wait_for(lambda: "its first epoch is under way" in board.note.value, seconds=120)
         pictures = [pixels(first)]
         for epoch in (1, 2, 3):
             process.stdin.write("\n")
             process.stdin.flush()
-            wait_for(lambda epoch=epoch: f"epoch {epoch} of 3" in board.note.value)
+            wait_for(lambda epoch=epoch: f"epoch {epoch} of 3" in board.note.value, seconds=120)
             if epoch < 3:
                 assert f"100 images/s, about {3 - epoch}.0 min left" in board.note.value
-                wait_for(lambda: pixels(board.picture.value) != pictures[-1])
+                wait_for(lambda: pixels(board.picture.value) != pictures[-1], seconds=120)
                 pictures.append(pixels(board.picture.value))
     board.wait()
     assert "finished" in board.note.value and "accuracy 50.0%" in board.note.value
@@ -114,7 +101,7 @@ def test_the_latest_gallery_stands_below_the_curves(shown, tmp_path):
     Image.new("RGB", (30, 90)).save(folder / "gallery.png")
     os.utime(folder / "gallery.png", (1, 1))  # of an earlier epoch
     (folder / "metrics.jsonl").write_text(json.dumps(LINE | {"epoch": 1}) + "\n")
-    wait_for(lambda: "finished" in board.note.value)
+    wait_for(lambda: "finished" in board.note.value, seconds=120)
     assert not board.look() and board.thread.is_alive(), "the last epoch's gallery is still to come"
     temporary = folder / "new.png"
     Image.new("RGB", (30, 20), (0, 114, 178)).save(temporary)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from conftest import random_pictures, small_model
+from conftest import random_pictures, small_model, write_pictures
 from PIL import Image
 
 from benchmarks import quality
@@ -18,15 +18,8 @@ from utils.data import load_split
 
 @pytest.fixture
 def many_pictures(tmp_path):
-    """8x8 pictures, dark ones and light ones: 40 + 40 to train on, 10 + 10 to validate."""
-    root, rng = tmp_path / "pictures", np.random.default_rng(0)
-    for split, count in (("train", 40), ("validation", 10)):
-        for name, base in (("dark", 20), ("light", 180)):
-            (root / split / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = (base + rng.integers(0, 60, (8, 8, 3))).astype(np.uint8)
-                Image.fromarray(pixels).save(root / split / name / f"{i}.png")
-    return root
+    """40 + 40 to train on, 10 + 10 to validate."""
+    return write_pictures(tmp_path / "pictures", {"train": 40, "validation": 10}, {"dark": 20, "light": 180}, spread=60)
 
 
 def save_small_model(path, num_classes: int):

@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from conftest import random_pictures, small_model
+from conftest import pixels, random_pictures, small_model, wait_for
 from PIL import Image
 
 from utils import UsageError, figures, mixture, widgets
@@ -28,18 +28,6 @@ def shown(monkeypatch) -> list:
     calls: list = []
     monkeypatch.setattr(widgets, "show", lambda widget, png: calls.append((widget, png)))
     return calls
-
-
-def wait_for(condition, seconds=60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.01)
-
-
-def pixels(png: bytes) -> tuple:
-    with Image.open(io.BytesIO(png)) as picture:
-        return picture.size, picture.tobytes()
 
 
 def pictures(count: int = 4, size: int = 8) -> ImageDataset:

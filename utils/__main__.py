@@ -337,7 +337,9 @@ def run_classify(args) -> None:
 
 
 def run_generate(args) -> None:
-    from .figures import gallery, save_png, to_picture
+    from tqdm.auto import tqdm
+
+    from .figures import gallery, save_png, save_samples
     from .sampling import generate_shared
 
     model = load_for(args)
@@ -351,8 +353,6 @@ def run_generate(args) -> None:
     chosen = read_classes(args.classes, model.class_names)
     labels = torch.tensor(chosen).repeat_interleave(args.per_class)
     generator = torch.Generator().manual_seed(args.seed)
-    from tqdm.auto import tqdm
-
     others = distributed.rank() > 0
     with tqdm(total=model.config.image_size, desc="rows", leave=False, disable=True if others else None) as bar:
         images = generate_shared(
@@ -364,8 +364,7 @@ def run_generate(args) -> None:
         )
     if others:
         return
-    for n, (label, image) in enumerate(zip(labels.tolist(), images, strict=True)):
-        save_png(to_picture(image), out / f"Class{label}_image_{n % args.per_class + 1:02d}.png")
+    save_samples(images, labels, out)
     save_png(gallery(images, labels, model.class_names), out / "gallery.png")
     print(f"{len(images)} pictures and gallery.png in {out}")
 
@@ -396,15 +395,12 @@ def run_fid(args) -> None:
 
 
 def run_submit(args) -> None:
-    from tqdm.auto import tqdm
-
     model = load_for(args)
     test = data.load_split("cpen455", "test", args.data_root, model.config.image_size)
     if model.config.num_classes != len(test.classes):
         raise UsageError(f"cpen455 has {len(test.classes)} classes, {args.checkpoint} knows {model.config.num_classes}")
     submission.rows([], [], args.format, args.fid)  # says what is wrong with them before the work starts
-    with tqdm(total=len(test), leave=False, disable=None) as bar:
-        nats = classify.class_log_likelihoods(model, test.tensors()[0], args.batch_size, progress=bar.update)
+    nats = log_likelihoods(model, test.tensors()[0], args.batch_size).float()  # as they were computed
     if distributed.rank():
         return
     labels = nats.argmax(dim=1).tolist()

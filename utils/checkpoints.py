@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 
 from . import UsageError
 from .model import ConditionalPixelCNN, ModelConfig
-from .runtime import runs_folder
+from .runtime import KIT, runs_folder
 
-FOLDER = Path(__file__).resolve().parents[1] / "checkpoints"
+FOLDER = KIT / "checkpoints"
 SHIPPED = ("cartoons", "cpen455")
 METADATA_KEY = "conditional-pixelcnn"
 

@@ -17,7 +17,7 @@ import torch
 from . import UsageError
 from .checkpoints import save_state
 from .data import CPEN455_CLASSES
-from .figures import save_png, to_picture
+from .figures import save_samples
 from .model import ConditionalPixelCNN
 from .sampling import generate
 
@@ -161,9 +161,7 @@ def export(
         save_state({k: t.cpu() for k, t in model.state_dict().items()}, temporary / "models/conditional_pixelcnn.pth")
         (temporary / "model.py").write_text(single_file(model, per_class, seed), encoding="utf-8")
         (temporary / "README.txt").write_text(README.format(**values), encoding="utf-8")
-        for n, (label, image) in enumerate(zip(labels.tolist(), images, strict=True)):
-            name = f"Class{label}_image_{n % per_class + 1:02d}.png"
-            save_png(to_picture(image), temporary / "samples" / name)
+        save_samples(images, labels, temporary / "samples")
         if folder.exists():
             folder.rmdir()
         os.replace(temporary, folder)

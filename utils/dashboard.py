@@ -11,18 +11,9 @@ from pathlib import Path
 from PIL import Image
 
 from .figures import PALETTE, style
+from .runs import read_metrics
 from .runtime import runs_folder
 from .widgets import show, to_png
-
-
-def read_metrics(path: Path) -> list[dict]:
-    """The lines of a metrics.jsonl so far. One that is half written is left for the next time."""
-    lines = []
-    with contextlib.suppress(FileNotFoundError):
-        for line in path.read_text(errors="replace").split("\n"):
-            with contextlib.suppress(json.JSONDecodeError):
-                lines.append(json.loads(line))
-    return lines
 
 
 class TrainingDashboard:

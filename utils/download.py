@@ -19,8 +19,9 @@ from urllib.parse import urljoin, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from . import UsageError
+from .runtime import KIT
 
-DATA = Path(__file__).resolve().parents[1] / "data"
+DATA = KIT / "data"
 MANIFEST = DATA / "cpen455.sha256"  # as sha256sum writes it, paths relative to the data set's folder
 URL = "https://codeload.github.com/DSL-Lab/CPEN455HW-2024W2/zip/164cace187ba1fc97c8a39f017ee80d475d8b102"
 LIMIT = 256 * 2**20  # bytes: more than the archive, or what is in it, could be

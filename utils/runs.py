@@ -1,5 +1,6 @@
 """A training run on disk: its folder, its settings, the state it goes on from, and the wish that it should stop."""
 
+import contextlib
 import json
 import math
 import os
@@ -129,13 +130,14 @@ def write_config(folder: Path, values: dict) -> None:
     checkpoints.write_atomically(folder / "config.json", lambda temporary: temporary.write_text(text))
 
 
-def read_metrics(folder: Path) -> list[dict]:
-    """The lines of metrics.jsonl, one an epoch; a last line that is still being written is left out."""
-    try:
-        lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+def read_metrics(path: Path) -> list[dict]:
+    """The lines of a metrics.jsonl so far. One that is half written is left for the next time."""
+    lines = []
+    with contextlib.suppress(FileNotFoundError):
+        for line in path.read_text(errors="replace").split("\n"):
+            with contextlib.suppress(json.JSONDecodeError):
+                lines.append(json.loads(line))
+    return lines
 
 
 def keep_metrics(folder: Path, count: int) -> None:

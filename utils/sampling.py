@@ -69,6 +69,8 @@ def generate_shared(
     on_row: Callable[[int, Tensor], object] | None = None,
 ) -> Tensor:
     """As `generate`, and the same pictures: the processes of a run share them, and all get all of them."""
+    if distributed.size() == 1:
+        return generate(model, labels, generator=generator, temperature=temperature, on_row=on_row)
     own = distributed.share(torch.arange(len(labels)))
     images, _ = _blank(model, labels[own], temperature, None)
     params_of_all = images.new_zeros(len(labels), 10 * model.config.nr_logistic_mix, 1, 1)

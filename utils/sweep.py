@@ -1,7 +1,6 @@
 """Grids in W&B's sweep format, run here one point after the other; what is finished is not run again."""
 
 import itertools
-import json
 import re
 import signal
 import statistics
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import UsageError, checkpoints, training
+from .runs import read_metrics
 from .runtime import KIT, runs_folder
 
 
@@ -63,8 +63,7 @@ def flags(point: dict) -> list[str]:
 
 def best_epoch(folder: Path) -> dict:
     """The line of metrics.jsonl whose weights are in best.safetensors."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return min(lines, key=lambda line: line["validation_bpd"])
+    return min(read_metrics(folder / "metrics.jsonl"), key=lambda line: line["validation_bpd"])
 
 
 def finished(folder: Path, settings: dict) -> bool:

@@ -23,7 +23,6 @@ from .layers import data_dependent_init
 from .model import ConditionalPixelCNN, ModelConfig
 from .runs import RunState, Stopped, StopRequest, find_run, keep_metrics, seconds_of, seed_step, write_config
 from .runtime import autocast, memory_format, pick_device, pick_precision
-from .tracking import Tracker
 
 SOFTNESS = 20.0  # nats; divides log-likelihoods in `hybrid_loss`: sums over thousands of pixels are far too sure
 
@@ -239,7 +238,7 @@ def train(
         write_config(folder, values)
 
     steps_per_epoch = math.ceil(len(labels) / config.batch_size)
-    tracker = Tracker(mode, folder, values, train_set.classes)
+    tracker = tracking.Tracker(mode, folder, values, train_set.classes)
     with StopRequest(seconds_of(config.time_limit)) as stop, contextlib.ExitStack() as at_the_end:
         at_the_end.callback(tracker.finish, folder / "best.safetensors")
         while run_state.epoch < config.epochs:
