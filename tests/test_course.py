@@ -196,7 +196,9 @@ def test_wrong_settings(weights, tmp_path, capsys, monkeypatch):
     refused(tmp_path / "used", "--checkpoint", weights, word="not empty")
 
     monkeypatch.setattr(course, "generate", lambda *_, **__: torch.zeros(4, 3, 32, 32))
-    monkeypatch.setattr(course, "save_png", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        course, "save_samples", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     refused(out, "--checkpoint", weights, "--samples=1", word="No space left on device")
     assert not out.exists() and sorted(p.name for p in tmp_path.iterdir()) == [
         "small.safetensors",
