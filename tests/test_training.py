@@ -171,6 +171,21 @@ def test_a_hybrid_phase_starts_from_given_weights_and_reports_bits(picture_folde
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize("fusion", ["film,middle,late", "early,late"])
+def test_a_run_at_another_size_begins_with_given_weights_where_none_of_them_has_a_size(picture_folder, tmp_path, fusion):
+    first = train(*tiny(picture_folder, fusion=fusion), tmp_path / "first")
+    start = {"init": str(first / "last.safetensors"), "lr": 1e-12, "epochs": 1, "image_size": 16, "fusion": fusion}
+    if "early" in fusion:
+        with pytest.raises(UsageError, match=r"--init .* holds ModelConfig"):
+            train(*tiny(picture_folder, **start), tmp_path / "larger")
+        return
+    larger = train(*tiny(picture_folder, **start), tmp_path / "larger")
+    given, kept = (checkpoints.load_model(folder / "last.safetensors") for folder in (first, larger))
+    assert kept.config.image_size == 16
+    for name, weight in given.state_dict().items():
+        torch.testing.assert_close(kept.state_dict()[name], weight, rtol=0, atol=1e-6)
+
+
 def test_hybrid_training_raises_accuracy_on_its_pictures(picture_folder, tmp_path):
     """The cross-entropy alone moves the labels apart: it must fall where the bits alone leave it."""
     settings = {"epochs": 6, "lr": 5e-3, "dropout": 0.0, "grad_clip": 1.0}

@@ -46,7 +46,8 @@ class TrainConfig:
         warmup: steps over which the learning rate rises from 0.
         ema_decay: of the averaged weights, per step; 0 keeps the average equal to the weights.
         flip: mirror each training picture with probability 1/2.
-        init: weights to begin with, by name or path, of the same architecture (but for dropout).
+        init: weights to begin with, by name or path, of the same architecture (but for dropout and, without the
+            `early` site, image_size).
         hybrid: weight of the cross-entropy of the label given the picture in the loss; see `hybrid_loss`.
         grad_clip: largest norm of the gradient of the loss in bits per dimension; 0 does not clip.
         precision: what autocast computes in; see `runtime.pick_precision`.
@@ -141,6 +142,10 @@ PRESETS: dict[str, dict] = {
         "checkpoint_every": 1,
     },
 }
+# the shipped cpen455's size
+PRESETS["best"] = PRESETS["modern"] | {"nr_filters": 64, "epochs": 60}
+# at the size of the course's files; convolutions do not care, so it begins with what was learnt at 32x32
+PRESETS["best64"] = PRESETS["best"] | {"image_size": 64, "init": "cpen455", "lr": 1e-3, "warmup": 100, "epochs": 20}
 
 
 def check_preset(name: str) -> dict:
@@ -438,7 +443,10 @@ def _initialise(model: ConditionalPixelCNN, images: Tensor, labels: Tensor, conf
     then the mixture's."""
     if config.init:
         given = checkpoints.load_model(config.init)
-        if replace(given.config, dropout=model.config.dropout) != model.config:
+        may_differ = {"dropout": model.config.dropout}
+        if "early" not in model.config.fusion:  # all else is convolutions and channels
+            may_differ["image_size"] = model.config.image_size
+        if replace(given.config, **may_differ) != model.config:
             raise UsageError(f"--init {config.init} holds {given.config}, the run is to have {model.config}")
         model.load_state_dict(given.state_dict())
         return
