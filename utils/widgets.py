@@ -345,7 +345,7 @@ class EvidenceLens(Panel):
     """
 
     def __init__(self, model: ConditionalPixelCNN, dataset: ImageDataset):
-        from ipywidgets import Dropdown, FileUpload, HBox, IntRangeSlider, IntSlider
+        from ipywidgets import FileUpload, HBox, IntRangeSlider, IntSlider, SelectionSlider
 
         figures.style()
         _check_sizes(model, dataset)
@@ -356,8 +356,8 @@ class EvidenceLens(Panel):
         self.upload.observe(self._on_upload, names="value")
         controls = {
             "picture": IntSlider(0, min=0, max=len(dataset) - 1),
-            "label": Dropdown(options=[("the likeliest", -1), *options_of(model)], description="evidence for"),
-            "against": Dropdown(options=[("the second", -1), *options_of(model)]),
+            "label": SelectionSlider(options=[("the likeliest", -1), *options_of(model)], description="evidence for"),
+            "against": SelectionSlider(options=[("the second", -1), *options_of(model)]),
             "rows": IntRangeSlider(value=(0, 0), min=0, max=size, description="cover rows"),
             "columns": IntRangeSlider(value=(0, size), min=0, max=size, description="cover columns"),
         }

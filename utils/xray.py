@@ -73,7 +73,7 @@ class CausalityXray(Panel):
     """
 
     def __init__(self, networks: dict[str, Callable[[Tensor], Tensor]] | None = None):
-        from ipywidgets import Dropdown, HBox, IntSlider, SelectionSlider
+        from ipywidgets import HBox, IntSlider, SelectionSlider
 
         figures.style()
         config = ModelConfig(4, nr_resnet=2, nr_filters=4, nr_logistic_mix=1, image_size=SIZE, fusion=())
@@ -88,11 +88,12 @@ class CausalityXray(Panel):
         controls = {
             "row": IntSlider(10, min=0, max=SIZE - 1),
             "column": IntSlider(6, min=0, max=SIZE - 1),
-            "depth": SelectionSlider(options=list(self.pairs), value=self.last, description="depth: after block"),
-            "stream": Dropdown(options=[("both (ul)", 1), ("vertical (u)", 0)]),
-            "fault": Dropdown(options=list(self.faults)),
-            "network": Dropdown(options=["PixelCNN++", *self.networks]),
+            "depth": SelectionSlider(options=list(self.pairs), value=self.last, description="after block"),
+            "stream": SelectionSlider(options=[("both (ul)", 1), ("vertical (u)", 0)]),
+            "fault": SelectionSlider(options=list(self.faults)),
         }
+        if self.networks:
+            controls["network"] = SelectionSlider(options=["PixelCNN++", *self.networks])
         both = list(controls.values())
         super().__init__(self._draw, controls, [HBox(both[n : n + 2]) for n in (0, 2, 4)])
 
@@ -105,7 +106,7 @@ class CausalityXray(Panel):
         hook.remove()
         return caught[0]
 
-    def _draw(self, row: int, column: int, depth: str, stream: int, fault: str, network: str):
+    def _draw(self, row: int, column: int, depth: str, stream: int, fault: str, network: str = ""):
         import matplotlib.pyplot as plt
 
         read = self.networks.get(network, partial(self.network, depth=depth, stream=stream))

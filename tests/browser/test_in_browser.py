@@ -23,7 +23,7 @@ SETTINGS = {
     "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},  # cells out of sight stay in the page
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
 }
-CONTROLS = ".noUi-handle, select, input[type=number], input[type=checkbox]"
+CONTROLS = ".noUi-handle, input[type=number], input[type=checkbox]"
 
 # In the page: a fingerprint of the pixels of every picture in a widget, null while one of them is being decoded.
 FINGERPRINT = """
@@ -67,7 +67,7 @@ HAS_RUN = """
 UNREADABLE = """
 widget => {
   const right = widget.closest(".jp-Cell-outputArea").getBoundingClientRect().right + 1;
-  return [...widget.querySelectorAll("img, .widget-label, .noUi-target, select, input")].filter(part =>
+  return [...widget.querySelectorAll("img, .widget-label, .noUi-target, input")].filter(part =>
     part.getBoundingClientRect().right > right
     || part.matches(".widget-label") && part.scrollWidth > part.clientWidth).map(part => part.outerHTML);
 }
@@ -177,32 +177,26 @@ def settled(widget: Locator) -> str:
     return now
 
 
-def keys_of(control: Locator) -> tuple[list[str], list[str]]:
-    """The keys that move a control one step to where there is room, and the keys that move it back."""
-    kind, at_end = control.evaluate(
-        """c => c.tagName === "SELECT" ? ["select", c.selectedIndex === c.length - 1]
-                                       : [c.type ?? "slider", +c.ariaValueNow >= +c.ariaValueMax]"""
-    )
+def keys_of(control: Locator) -> tuple[str, str]:
+    """The key that moves a control one step to where there is room, and the key that moves it back."""
+    kind, at_end = control.evaluate("c => [c.type ?? 'slider', +c.ariaValueNow >= +c.ariaValueMax]")
     there, back = {
-        "slider": (["ArrowRight"], ["ArrowLeft"]),
-        # opened first: JupyterLab takes the arrow keys of a closed list and goes to another cell
-        "select": (["Space", "ArrowDown", "Enter"], ["Space", "ArrowUp", "Enter"]),
-        "number": (["ArrowUp"], ["ArrowDown"]),
-        "checkbox": (["Space"], ["Space"]),
+        "slider": ("ArrowRight", "ArrowLeft"),
+        "number": ("ArrowUp", "ArrowDown"),
+        "checkbox": ("Space", "Space"),
     }[kind]
-    return (back, there) if at_end and kind in ("slider", "select") else (there, back)
+    return (back, there) if at_end and kind == "slider" else (there, back)
 
 
-def press(control: Locator, keys: list[str]) -> None:
+def press(control: Locator, key: str) -> None:
     control.focus()
-    for key in keys:
-        control.page.keyboard.press(key)
+    control.page.keyboard.press(key)
 
 
 def check_widget(widget: Locator) -> None:
     """Moves all controls one step by the keyboard, each on top of the others, then all of them back."""
     assert widget.evaluate(UNREADABLE) == []
-    controls = [c for c in widget.locator(CONTROLS).all() if c.evaluate("c => c.tagName !== 'SELECT' || c.length > 1")]
+    controls = widget.locator(CONTROLS).all()
     first = last = settled(widget)
     ways_back = []
     for nr, control in enumerate(controls, 1):
@@ -231,11 +225,11 @@ def measure(widget: Locator) -> tuple[float, float]:
     """Milliseconds from a slider's key to the first changed pixels, and to the whole picture."""
     page, slider = widget.page, widget.locator(CONTROLS).first
     whole = picture(widget)
-    press(slider, ["ArrowRight"])
+    press(slider, "ArrowRight")
     wait_for_picture(widget, "!==", whole, "the picture does not follow the slider")
     settled(widget)
     widget.evaluate(STOPWATCH, whole)
-    press(slider, ["ArrowLeft"])
+    press(slider, "ArrowLeft")
     return tuple(page.wait_for_function("window.measured").json_value())
 
 
