@@ -172,7 +172,7 @@ def test_a_hybrid_phase_starts_from_given_weights_and_reports_bits(picture_folde
 
 
 @pytest.mark.parametrize("fusion", ["film,middle,late", "early,late"])
-def test_a_run_at_another_size_begins_with_given_weights_where_none_of_them_has_a_size(picture_folder, tmp_path, fusion):
+def test_a_run_at_another_size_begins_with_given_weights_unless_they_have_a_size(picture_folder, tmp_path, fusion):
     first = train(*tiny(picture_folder, fusion=fusion), tmp_path / "first")
     start = {"init": str(first / "last.safetensors"), "lr": 1e-12, "epochs": 1, "image_size": 16, "fusion": fusion}
     if "early" in fusion:

@@ -345,11 +345,7 @@ def run_generate(args) -> None:
     model = load_for(args)
     if args.per_class < 1:
         raise UsageError(f"--per-class must be at least 1, not {args.per_class}")
-    out = Path(args.out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(
-            f"{out} is there already and not empty: choose another folder, so that no old picture is counted"
-        )
+    out = checkpoints.new_folder(args.out)
     chosen = read_classes(args.classes, model.class_names)
     labels = torch.tensor(chosen).repeat_interleave(args.per_class)
     generator = torch.Generator().manual_seed(args.seed)

@@ -23,6 +23,14 @@ SHIPPED = ("cartoons", "cpen455")
 METADATA_KEY = "conditional-pixelcnn"
 
 
+def new_folder(path: str | Path) -> Path:
+    """The path, if nothing or an empty folder is there: no old file may be taken for a new one. Raises UsageError."""
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UsageError(f"{path} is there already and not empty: choose another, so that nothing old is counted")
+    return path
+
+
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """`write(temporary)`, then fsync and rename: at any moment `path` is the old file or the new one, whole.
 

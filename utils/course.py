@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from . import UsageError
-from .checkpoints import save_state
+from .checkpoints import new_folder, save_state
 from .data import CPEN455_CLASSES
 from .figures import save_samples
 from .model import ConditionalPixelCNN
@@ -142,7 +142,7 @@ def export(
     Raises:
         UsageError: the folder is in use, or the model is not one of 32x32 pictures of four classes.
     """
-    folder, config = Path(folder), model.config
+    config = model.config
     if (config.num_classes, config.image_size) != (len(CPEN455_CLASSES), IMAGE_SIZE):
         raise UsageError(
             f"the course's scripts give {IMAGE_SIZE}x{IMAGE_SIZE} pictures of {len(CPEN455_CLASSES)} classes; "
@@ -150,8 +150,7 @@ def export(
         )
     if per_class < 1:
         raise UsageError(f"--samples must be at least 1, not {per_class}")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} is there already and not empty: choose another folder")
+    folder = new_folder(folder)
 
     labels = torch.arange(config.num_classes).repeat_interleave(per_class)
     images = generate(model, labels, generator=torch.Generator().manual_seed(seed), on_row=on_row)
