@@ -64,6 +64,7 @@ class Panel:
             control.description = control.description or name.replace("_", " ")
             control.style.description_width = "initial"  # else long ones are cut off
             control.layout.width = control.layout.width or "400px"
+            control.layout.margin = "2px 24px 2px 2px"  # keeps what it shows at its right off its neighbour
             control.observe(self._on_change, names="value")
         self.note = ipywidgets.HTML()
         self.picture = ipywidgets.Image(format="png", layout={"align_self": "flex-start"})  # else it is stretched
