@@ -48,6 +48,29 @@ def test_prefix_is_kept_and_the_rest_drawn_as_the_naive_sampler_does():
     assert torch.allclose(cached[:, :, :3], prefix.expand(2, -1, -1, -1))
 
 
+def test_drawing_leaves_a_training_alone_that_goes_on_meanwhile():
+    """As where a widget draws in a thread while a cell trains."""
+
+    def losses(meanwhile) -> list[float]:
+        model, labels, x = small_model(torch.float32), torch.tensor([0, 1]), random_pictures(2).float()
+        optimizer, found = torch.optim.SGD(model.parameters(), lr=0.1), []
+
+        def one_step(*_row):
+            with torch.inference_mode(False), torch.enable_grad():
+                loss = model(x, labels).square().mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            found.append(loss.item())
+
+        meanwhile(model, labels, one_step)
+        return found
+
+    alone = losses(lambda model, _labels, step: [step() for _ in range(model.config.image_size)])
+    assert alone[-1] < alone[0]
+    assert losses(lambda model, labels, step: generate(model, labels, on_row=step)) == alone
+
+
 def test_samples_lie_on_the_levels_and_condition_what_follows():
     """The last pixel's distribution, given the picture that came out, is what the model says of that picture."""
     model, labels = small_model(torch.float32), torch.tensor([0, 1])

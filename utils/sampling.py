@@ -13,11 +13,11 @@ Convolutional Autoregressive Models").
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from torch.nn.utils import parametrize
+from torch import Tensor, nn
 
 from . import UsageError, distributed, mixture
 from .layers import GatedResidualBlock, Modulation, ShiftedConv2d, concat_elu, modulate
@@ -135,34 +135,45 @@ def _blank(model, labels: Tensor, temperature: float, prefix: Tensor | None) -> 
 
 def _walk(model: ConditionalPixelCNN, images: Tensor, labels: Tensor) -> Iterator[tuple[int, int, Tensor]]:
     """In raster order (i, j, params (B, 10K)); pixel (i, j) of `images` is read after the caller has had its turn."""
-    with parametrize.cached():  # weight norm is worked out once, not at every use
-        network = CachedNetwork(model.eval(), labels)
-        for i in range(images.shape[2]):
-            network.start_row(i)
-            for j in range(images.shape[3]):
-                yield i, j, network.params(j)
-                network.put(j, images[:, :, i, j])
+    network = CachedNetwork(model.eval(), labels)
+    for i in range(images.shape[2]):
+        network.start_row(i)
+        for j in range(images.shape[3]):
+            yield i, j, network.params(j)
+            network.put(j, images[:, :, i, j])
+
+
+def with_weights_of_now(layer: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The layer's convolution, without its padding, whose weight norm is worked out once, not at every use.
+
+    `parametrize.cached()` would do that for all threads, and a model that trains in another one needs its new weights.
+    """
+    conv: Any = layer.conv
+    weight, transposed = conv.weight, isinstance(conv, nn.ConvTranspose2d)
+    if transposed:
+        return lambda x: F.conv_transpose2d(x, weight, conv.bias, conv.stride, conv.padding, conv.output_padding)
+    return lambda x: F.conv2d(x, weight, conv.bias, conv.stride)
 
 
 class RowConv:
     """A down-shifted convolution that is fed row after row and remembers the one above."""
 
     def __init__(self, layer: ShiftedConv2d):
-        self.layer = layer
+        self.conv, (self.left, self.right, _, _) = with_weights_of_now(layer), layer.padding
         self.above: Tensor | None = None
 
     def __call__(self, row: Tensor) -> Tensor:  # (B, C, 1, W) -> (B, C', 1, W / stride)
         above = torch.zeros_like(row) if self.above is None else self.above
         self.above = row
-        left, right, _, _ = self.layer.padding
-        return self.layer.conv(F.pad(torch.cat([above, row], dim=2), (left, right)))
+        return self.conv(F.pad(torch.cat([above, row], dim=2), (self.left, self.right)))
 
 
 class RowBlock:
     """A gated block of the u stream, a row at a time."""
 
     def __init__(self, block: GatedResidualBlock, modulation: Modulation | None):
-        self.conv_in, self.conv_out, self.skip = RowConv(block.conv_in), RowConv(block.conv_out), block.skip
+        self.conv_in, self.conv_out = RowConv(block.conv_in), RowConv(block.conv_out)
+        self.skip = None if block.skip is None else with_weights_of_now(block.skip)
         self.modulation = modulation
 
     def __call__(self, h: Tensor, skip: Tensor | None = None) -> Tensor:  # (B, F, 1, W) -> (B, F, 1, W)
@@ -255,6 +266,7 @@ class CachedNetwork:
         self.row = bias.new_zeros(batch, 4, width)  # the colours of the current row, and ones
 
         self.u_first = RowConv(model.u_first)
+        self.ul_first_above = with_weights_of_now(model.ul_first_above)
         self.left_weight = model.ul_first_left.conv.weight[:, :, :, 0]  # (F, 4, 2): above, here
         modulations = iter(model.fusion.modulations(labels))
 
@@ -274,6 +286,7 @@ class CachedNetwork:
         # what the coarser scale last sent up: two rows of u, two rows of ul that fill two columns at a time
         self.u_up = [bias.new_empty(0)] * (NR_SCALES - 1)
         self.ul_up = [bias.new_zeros(batch, 2, width >> s, nr_filters) for s in range(NR_SCALES - 1)]
+        self.u_up_convs = [with_weights_of_now(conv["u"]) for conv in model.up_convs]
         self.up_weights = [conv["ul"].conv.weight.permute(0, 2, 3, 1).flatten(1) for conv in model.up_convs]
         self.up_biases = [conv["ul"].conv.bias for conv in model.up_convs]
         no_feature = bias.new_zeros(batch, nr_filters, 1, 1)
@@ -313,7 +326,7 @@ class CachedNetwork:
                 u = u_block(u, rows[s].pop())
                 ul_block.start_row(u)
             if s > 0:
-                self.u_up[s - 1] = self.model.up_convs[s - 1]["u"](u)  # (B, F, 2, 2W)
+                self.u_up[s - 1] = self.u_up_convs[s - 1](u)  # (B, F, 2, 2W)
 
     def _first_features(self, i: int, above: Tensor) -> None:
         """u0 of the row, and all of ul0 but what comes from the pixel at the left."""
@@ -325,7 +338,8 @@ class CachedNetwork:
             u0 = torch.zeros_like(ul0)
         else:
             u0 = self.u_first(above)
-            ul0 = ul0 + model.ul_first_above(above)
+            left, right, _, _ = model.ul_first_above.padding
+            ul0 = ul0 + self.ul_first_above(F.pad(above, (left, right)))
         self.u0 = model.fusion.add("u0", u0, y)
         self.ul0 = model.fusion.add("ul0", ul0, y)[:, :, 0].transpose(1, 2).contiguous()  # (B, W, F)
 

@@ -443,10 +443,10 @@ def _initialise(model: ConditionalPixelCNN, images: Tensor, labels: Tensor, conf
     then the mixture's."""
     if config.init:
         given = checkpoints.load_model(config.init)
-        may_differ = {"dropout": model.config.dropout}
-        if "early" not in model.config.fusion:  # all else is convolutions and channels
-            may_differ["image_size"] = model.config.image_size
-        if replace(given.config, **may_differ) != model.config:
+        fitting = replace(model.config, dropout=given.config.dropout)
+        if "early" not in fitting.fusion:  # all else is convolutions and channels
+            fitting = replace(fitting, image_size=given.config.image_size)
+        if given.config != fitting:
             raise UsageError(f"--init {config.init} holds {given.config}, the run is to have {model.config}")
         model.load_state_dict(given.state_dict())
         return
