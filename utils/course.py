@@ -67,8 +67,7 @@ def get_label(model, model_input, device):
     """
     x = to_levels(model_input.to(device))
     labels = torch.arange(CONFIG.num_classes, device=device)
-    with parametrize.cached():  # weight norm is worked out once
-        nats = [log_prob(model(x, label.expand(len(x))), x) for label in labels]
+    nats = [log_prob(model(x, label.expand(len(x))), x) for label in labels]
     return torch.stack(nats, dim=1).argmax(dim=1)
 
 
