@@ -26,10 +26,10 @@ from utils.data import ImageDataset, load_split
 from utils.fid import frechet_distance
 from utils.figures import show_images
 from utils.model import ConditionalPixelCNN
-from utils.runtime import autocast, pick_device, pick_precision
+from utils.runtime import autocast, machine, pick_device, pick_precision
 from utils.sampling import generate
 
-from .common import machine, seconds
+from .common import seconds
 
 WIDTHS = (32, 64, 128, 256)  # 1.17 million parameters
 BATCH, LR, WEIGHT_DECAY, SHIFT = 64, 2e-3, 0.05, 2
