@@ -180,7 +180,12 @@ def test_the_commit_is_gits_own(tmp_path, monkeypatch):
     if (ROOT / ".git").exists():
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
         assert head.stdout.startswith(commit().removesuffix("-dirty"))
-    monkeypatch.setattr("utils.report.KIT", tmp_path)
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)  # a student's own, around an unpacked kit
+    name = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", *name, "commit", "--quiet", "--allow-empty", "-m", "mine"], cwd=tmp_path, check=True)
+    kit = tmp_path / "kit"
+    kit.mkdir()
+    monkeypatch.setattr("utils.report.KIT", kit)
     assert commit() == "not a git clone, so its commit is not known"
-    (tmp_path / ".git").mkdir()  # a damaged clone
+    (kit / ".git").write_text("gitdir: nowhere")  # a damaged clone
     assert commit() == "not a git clone, so its commit is not known"
