@@ -231,7 +231,7 @@ def rough_fid(examined: list[Examined]) -> None:
                 f"comparing with others; python -m utils fid computes one that may be compared."
             )
         else:
-            sentence(f"{each.name} has no FID in its metrics: none was computed while it trained.")
+            sentence(f"{each.name} has no FID in its metrics: train --fid-every N writes one there.")
 
 
 def confusion(examined: list[Examined]) -> None:
