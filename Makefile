@@ -3,7 +3,7 @@ PYTHON ?= python3
 IN_VENV := .venv/bin/python
 CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
-.PHONY: demo lab test test-browser chromium notebooks bench kaggle colab
+.PHONY: demo lab test test-browser chromium notebooks report bench kaggle colab
 .DELETE_ON_ERROR:
 
 demo: .venv/ready
@@ -27,6 +27,10 @@ chromium:
 
 notebooks: .venv/ready
 	$(IN_VENV) notebooks/build.py
+
+# one page from notebook 08: make report RUN=mine, or RUN="mine other" side by side
+report: .venv/ready
+	@$(IN_VENV) notebooks/report.py $(call typed,RUN)
 
 bench: .venv/ready
 	$(IN_VENV) -m benchmarks

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from utils.runtime import pick_device
+from utils.runtime import machine, pick_device
 
-from .common import Row, Setting, machine
+from .common import Row, Setting
 
 GROUPS = ("sampling", "training", "classification")
 

@@ -1,12 +1,9 @@
-"""What the rows share: the two models, timing, the machine's description and its arithmetic limits."""
+"""What the rows share: the two models, timing, the machine's arithmetic limits."""
 
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -70,16 +67,3 @@ def matmul_rate(precision: torch.dtype, device: torch.device, size: int = 2048) 
     """FLOP/s of a large square matrix product: what arithmetic costs at best here."""
     a, b = torch.randn(2, size, size, device=device).to(precision)
     return 2 * size**3 / seconds(lambda: a @ b, repeats=7, warmup=2)
-
-
-def machine(device: torch.device) -> str:
-    """One line: processor or GPU, cores, PyTorch."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        models = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        name = models[0] if models else name
-    if device.type == "cuda":
-        name = f"{torch.cuda.get_device_name(device)}, {name}"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name}, {cores} cores, {torch.get_num_threads()} threads, PyTorch {torch.__version__.split('+')[0]}"

@@ -14,22 +14,22 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from scipy.stats import binomtest, rankdata
+from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from tqdm.auto import tqdm
 
 from utils import UsageError, mixture
 from utils.checkpoints import load_model, write_atomically
-from utils.classify import calibration_error, fit_temperature, log_posterior, score
+from utils.classify import calibration_error, fit_temperature, log_posterior, score, wilson_interval
 from utils.data import ImageDataset, load_split
 from utils.fid import frechet_distance
 from utils.figures import show_images
 from utils.model import ConditionalPixelCNN
-from utils.runtime import autocast, pick_device, pick_precision
+from utils.runtime import autocast, machine, pick_device, pick_precision
 from utils.sampling import generate
 
-from .common import machine, seconds
+from .common import seconds
 
 WIDTHS = (32, 64, 128, 256)  # 1.17 million parameters
 BATCH, LR, WEIGHT_DECAY, SHIFT = 64, 2e-3, 0.05, 2
@@ -137,11 +137,11 @@ def nearest(queries: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
 def classification(logits: Tensor, y: Tensor, temperature: float, ms: float) -> dict:
     """Accuracy with its 95 % interval (Wilson), calibration before and after, cost. logits: (N, C)."""
     scores = score(logits.argmax(1), y, logits.shape[1])
-    interval = binomtest(round(scores.accuracy * scores.count), scores.count).proportion_ci(method="wilson")
+    low, high = wilson_interval(scores.accuracy, scores.count)
     return {
         "accuracy": scores.accuracy,
-        "95 % from": interval.low,
-        "to": interval.high,
+        "95 % from": low,
+        "to": high,
         "macro F1": scores.macro_f1,
         "calibration error": calibration_error(log_posterior(logits).exp(), y),
         "with temperature": calibration_error(log_posterior(logits / temperature).exp(), y),

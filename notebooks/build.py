@@ -66,10 +66,10 @@ def stamp(notebook: nbformat.NotebookNode, name: str) -> None:
         raise SystemExit(f"error: {name} has no cell tagged {', '.join(texts)}")
 
 
-def execute(notebook: nbformat.NotebookNode, folder: Path = FOLDER) -> None:
-    """Runs every cell in a new kernel, in `folder`; stops at the first error."""
+def execute(notebook: nbformat.NotebookNode, folder: Path = FOLDER, timeout: int | None = 900) -> None:
+    """Runs every cell in a new kernel, in `folder`, each for `timeout` seconds at most; stops at the first error."""
     NotebookClient(
-        notebook, timeout=900, kernel_name="python3", store_widget_state=False, record_timing=False,
+        notebook, timeout=timeout, kernel_name="python3", store_widget_state=False, record_timing=False,
         resources={"metadata": {"path": str(folder)}},
     ).execute()  # fmt: skip
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from utils import checkpoints
 from utils.model import ConditionalPixelCNN, ModelConfig
 from utils.training import configs_for
 
@@ -44,6 +45,13 @@ def small_model(dtype=torch.float64, **config) -> ConditionalPixelCNN:
         if name.endswith("bias") or name.startswith("fusion."):
             torch.nn.init.normal_(parameter, std=0.5)
     return model.to(dtype).eval()
+
+
+def save_small_model(path: Path, num_classes: int) -> Path:
+    model = small_model(torch.float32, num_classes=num_classes)
+    model.class_names = ("dark", "light", "other", "more")[:num_classes]
+    checkpoints.save_model(model, path)
+    return path
 
 
 def random_pictures(count: int, size: int = 8, dtype=torch.float64, seed: int = 1) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from conftest import small_model
 from PIL import Image
 from safetensors.torch import save_file
+from scipy.stats import binomtest
 
 from utils import checkpoints
 from utils.__main__ import main
@@ -74,7 +76,12 @@ def test_evaluate(weights, picture_folder, capsys):
     where = ["--checkpoint", str(weights), "--dataset", "folder", "--data-root", str(picture_folder)]
     assert main(["evaluate", *where]) == 0
     said = capsys.readouterr().out
-    assert "folder validation split, 6 pictures" in said and "of 6" in said and "dark" in said
+    assert "folder validation split, 6 pictures" in said and "dark" in said
+    accuracy, low, high = (float(share) for share in re.findall(r"([\d.]+)%", said.splitlines()[2]))
+    interval = binomtest(round(accuracy / 100 * 6), 6).proportion_ci(method="wilson")
+    assert [low, high] == [round(100 * end, 1) for end in interval] and "of 6, 95 % interval" in said
+    assert main(["evaluate", *where]) == 0
+    assert capsys.readouterr().out == said, "the same checkpoint gives the same numbers"
     assert main(["evaluate", *where, "--mirror", "--calibrate", "4"]) == 0
     with_all = capsys.readouterr().out
     assert "mirrored pictures" in with_all and "fitted on the last 4 training pictures" in with_all

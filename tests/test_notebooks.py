@@ -50,8 +50,8 @@ def in_utils() -> dict[str, str]:
     return found
 
 
-def test_there_are_eight():
-    assert [path.name[:2] for path in NOTEBOOKS] == [f"{n:02d}" for n in range(8)]
+def test_there_are_nine():
+    assert [path.name[:2] for path in NOTEBOOKS] == [f"{n:02d}" for n in range(9)]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -79,7 +79,8 @@ def test_a_committed_notebook_reads_well(path):
                 assert build.WIDGET_VIEW not in output.get("data", {})
     text = path.read_text()
     assert not re.search(r"/(?:home|root|Users|work|tmp)/", text), "a path of the machine it ran on"
-    assert sum(bool(re.search(r"\.check\(", source)) for source in code_of(notebook)) >= 3, "three exercises"
+    exercises = sum(bool(re.search(r"\.check\(", source)) for source in code_of(notebook))
+    assert exercises >= 3 or path.stem == "08_report", "three exercises"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -88,7 +88,7 @@ def test_what_is_built_for_kaggle_follows_the_documented_rules(clone):
     assert sorted(path.name for path in (built / "dataset").iterdir()) == ["dataset-metadata.json", "pixelcnn-kit.zip"]
 
     folders = sorted((built / "kernels").iterdir())
-    assert [folder.name for folder in folders] == [f"{n:02d}" for n in range(8)]
+    assert [folder.name for folder in folders] == [f"{n:02d}" for n in range(9)]
     ids = set()
     for folder in folders:
         kernel = json.loads((folder / "kernel-metadata.json").read_text())
@@ -109,7 +109,7 @@ def test_what_is_built_for_kaggle_follows_the_documented_rules(clone):
         notebook = folder / kernel["code_file"]
         assert notebook.read_bytes() == (ROOT / "notebooks" / notebook.name).read_bytes()
         assert sorted(path.name for path in folder.iterdir()) == sorted([notebook.name, "kernel-metadata.json"])
-    assert len(ids) == 8
+    assert len(ids) == 9
 
 
 def test_the_archive_is_the_kit_as_git_lists_it_and_always_the_same_bytes(clone):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from conftest import random_pictures, small_model, write_pictures
+from conftest import random_pictures, save_small_model, small_model, write_pictures
 from PIL import Image
 
 from benchmarks import quality
@@ -20,13 +20,6 @@ from utils.data import load_split
 def many_pictures(tmp_path):
     """40 + 40 to train on, 10 + 10 to validate."""
     return write_pictures(tmp_path / "pictures", {"train": 40, "validation": 10}, {"dark": 20, "light": 180}, spread=60)
-
-
-def save_small_model(path, num_classes: int):
-    model = small_model(torch.float32, num_classes=num_classes)
-    model.class_names = ("dark", "light", "other")[:num_classes]
-    checkpoints.save_model(model, path)
-    return path
 
 
 def test_auroc_by_counting_the_pairs():

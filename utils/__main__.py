@@ -264,7 +264,8 @@ def report(
     scores = classify.score(logits.argmax(dim=1), y, model.config.num_classes)
     error = classify.calibration_error(torch.softmax(logits[known], dim=1), y[known])
     say(f"bits per dimension  {bpd:.4f}")
-    say(f"accuracy            {scores.accuracy:.2%}  of {scores.count}")
+    low, high = classify.wilson_interval(scores.accuracy, scores.count)
+    say(f"accuracy            {scores.accuracy:.2%}  of {scores.count}, 95 % interval {low:.1%} to {high:.1%}")
     say(f"macro F1            {scores.macro_f1:.2%}")
     say(f"calibration error   {error:.2%}")
     width = max(map(len, dataset.classes)) + 2

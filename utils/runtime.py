@@ -86,6 +86,19 @@ def memory_format(device: torch.device) -> torch.memory_format:
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
+def machine(device: torch.device) -> str:
+    """One line: processor or GPU, cores, PyTorch."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        models = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        name = models[0] if models else name
+    if device.type == "cuda":
+        name = f"{torch.cuda.get_device_name(device)}, {name}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{name}, {cores} cores, {torch.get_num_threads()} threads, PyTorch {torch.__version__.split('+')[0]}"
+
+
 def platform_name() -> str:
     """`kaggle`, `colab` or `laptop`. Kaggle is asked first: its image is built from Colab's."""
     if "KAGGLE_KERNEL_RUN_TYPE" in os.environ or KAGGLE_WORKING.is_dir():
