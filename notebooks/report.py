@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="shipped weights, a run's name, a file; two at most")
     parser.add_argument("--split", default="validation")
-    parser.add_argument("--dataset", help="default that of the run; for shipped weights that of their name")
+    parser.add_argument("--dataset", help="default that of the run; for shipped weights the one they were trained on")
     parser.add_argument("--data-root", metavar="DIR")
     args = parser.parse_args(arguments)
     started = time.perf_counter()

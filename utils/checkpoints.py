@@ -19,7 +19,8 @@ from .model import ConditionalPixelCNN, ModelConfig
 from .runtime import KIT, runs_folder
 
 FOLDER = KIT / "checkpoints"
-SHIPPED = ("cartoons", "cpen455")
+# the shipped weights, and the data set that each was trained on
+SHIPPED = {"cartoons": "cartoons", "cpen455": "cpen455", "cpen455-hybrid": "cpen455", "cpen455-64x64": "cpen455"}
 METADATA_KEY = "conditional-pixelcnn"
 
 

@@ -85,7 +85,7 @@ def examine(
 
     Args:
         name: what `checkpoints.load_model` takes.
-        dataset, data_root: those that the run was trained on if None; for shipped weights that of the same name.
+        dataset, data_root: those that the run was trained on if None; for shipped weights the one they were trained on.
 
     Raises:
         UsageError: no such weights or data, other classes, or a split without labels.
@@ -101,7 +101,7 @@ def examine(
     if dataset is None:
         if config is None and name not in SHIPPED:
             raise UsageError(f"{name} does not say which data set it is for: choose one with --dataset")
-        dataset, data_root = (config.dataset, data_root or config.data_root) if config else (name, data_root)
+        dataset, data_root = (config.dataset, data_root or config.data_root) if config else (SHIPPED[name], data_root)
     pictures = load_split(dataset, split, data_root, model.config.image_size)
     if len(pictures.classes) != model.config.num_classes:
         raise UsageError(f"{dataset} has {len(pictures.classes)} classes, {name} knows {model.config.num_classes}")
