@@ -14,7 +14,7 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NOT_THE_KIT = (".git", ".venv", "__pycache__", ".*_cache", ".hypothesis", "runs", "dist", "wandb", "samples", "shots", "quality.png")
+NOT_THE_KIT = ".git .venv __pycache__ .*_cache .hypothesis runs dist wandb samples shots quality.png".split()
 
 
 def make_clone(folder: Path) -> Path:

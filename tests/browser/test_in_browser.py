@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Locator, Page, TimeoutError, sync_playwright
 
 KIT = Path(__file__).resolve().parents[2]
@@ -256,3 +257,27 @@ def test_notebook(page, number):
     for nr, widget in enumerate(run_notebook(page, number), 1):
         check_widget(widget)
         widget.screenshot(path=SHOTS / f"{number}_widget_{nr}.png")
+
+
+def test_evidence_lens(page, tmp_path):
+    (widget,) = run_notebook(page, "05")
+    assert widget.evaluate(UNREADABLE) == []
+    names = ["picture", "evidence for", "against", "cover rows from", "to", "cover columns from", "to"]
+    handles = widget.locator(".noUi-handle").all()
+    assert len(handles) == len(names)
+    last = settled(widget)
+    for nr in (0, 1, 2, 4, 5):  # nothing is covered at first, so the end of the rows comes before the columns
+        for _ in range(3):
+            press(handles[nr], "ArrowRight")
+        wait_for_picture(widget, "!==", last, f"the picture does not follow {names[nr]!r}")
+        last = settled(widget)
+    chooser, note = widget.locator("input[type=file]"), widget.locator(".widget-html")
+    (tmp_path / "notes.png").write_text("no picture")
+    chooser.set_input_files(tmp_path / "notes.png")
+    note.filter(has_text="notes.png is refused").wait_for()
+    assert settled(widget) == last, "a refused file changes nothing"
+    Image.new("RGB", (300, 200), "orange").save(tmp_path / "orange.png")
+    chooser.set_input_files(tmp_path / "orange.png")
+    note.filter(has_text="orange.png: ").wait_for()
+    wait_for_picture(widget, "!==", last, "the picture does not follow the upload")
+    widget.screenshot(path=SHOTS / "05_widget_1.png")
