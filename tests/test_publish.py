@@ -14,7 +14,8 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NOT_THE_KIT = ".git .venv __pycache__ .*_cache .hypothesis runs dist wandb samples shots quality.png".split()
+NOT_THE_KIT = (".git", ".venv", "__pycache__", ".*_cache", ".hypothesis")
+NOT_THE_KIT += ("runs", "dist", "wandb", "samples", "shots", "quality.png")
 
 
 def make_clone(folder: Path) -> Path:
