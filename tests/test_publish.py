@@ -156,7 +156,7 @@ def test_a_repository_is_named_in_one_place_and_stamped_everywhere(tmp_path):
     assert done.returncode == 0, done.stderr
     before, after = contents(ROOT / "notebooks"), contents(clone / "notebooks")
     changed = {name for name in after if before[name] != after[name]}
-    assert changed == {name for name in after if name.endswith(".ipynb")} | {"build.py"} and len(changed) == 9
+    assert changed == {name for name in after if name.endswith(".ipynb")} | {"build.py"} and len(changed) == 10
     for name in changed - {"build.py"}:
         text = after[name].decode()
         assert "YOUR-ACCOUNT" not in text

@@ -112,8 +112,8 @@ def test_bad_arguments(arguments, message):
 @pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.safetensors")))
 def test_shipped_weights_cached_equals_direct_in_float32(name):
     """With real weights: parameters agree to float32's rounding, and so do the top rows of a drawn picture."""
-    model, x = load_model(name), random_pictures(2, 32, torch.float32)
-    y = torch.tensor([0, 3])
+    model = load_model(name)
+    x, y = random_pictures(2, model.config.image_size, torch.float32), torch.tensor([0, 3])
     with torch.no_grad():
         expected = model(x, y)
     assert torch.allclose(stepwise_params(model, x, y), expected, atol=1e-4, rtol=1e-4)

@@ -153,7 +153,8 @@ def test_shipped_sweeps_run_under_wandbs_agent(path, monkeypatch):
         args = parser.parse_args(["train", *map(spelled_our_way, theirs)])
         model_config, train_config = configs_for(args.preset, 4, **given_config_values(args))
         values = model_config.to_dict() | vars(train_config)
-        point["fusion"] = list(parse_sites(point.get("fusion", "paper")))
+        if "fusion" in point:
+            point["fusion"] = list(parse_sites(point["fusion"]))
         assert {name: values[name] for name in point if name != "preset"} == {
             name: value for name, value in point.items() if name != "preset"
         }
