@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from utils import UsageError, mixture
 from utils.checkpoints import load_model, write_atomically
 from utils.classify import calibration_error, fit_temperature, log_posterior, score, wilson_interval
-from utils.data import ImageDataset, load_split
+from utils.data import ImageDataset, load_split, shifted
 from utils.fid import frechet_distance
 from utils.figures import show_images
 from utils.model import ConditionalPixelCNN
@@ -58,11 +58,8 @@ class SmallCNN(nn.Module):
 
 def augment(x: Tensor) -> Tensor:
     """Mirrors each picture with probability 1/2 and shifts it by up to `SHIFT` pixels; edges are repeated."""
-    size, count = x.shape[-1], len(x)
-    x = torch.where(torch.rand(count, 1, 1, 1) < 0.5, x.flip(3), x)
-    windows = F.pad(x, [SHIFT] * 4, mode="replicate").unfold(2, size, 1).unfold(3, size, 1)  # (B, 3, 5, 5, S, S)
-    down, right = torch.randint(0, 2 * SHIFT + 1, (2, count))
-    return windows[torch.arange(count), :, down, right]
+    x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(3), x)
+    return shifted(x, *torch.randint(-SHIFT, SHIFT + 1, (2, len(x))))
 
 
 def train_cnn(x: Tensor, y: Tensor, num_classes: int, epochs: int, device: torch.device, seed: int) -> SmallCNN:

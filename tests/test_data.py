@@ -12,7 +12,7 @@ from PIL import Image
 
 from utils import UsageError, data
 from utils.cartoons import draw
-from utils.data import ImageDataset, load_split, to_bytes, to_float
+from utils.data import ImageDataset, load_split, shifted, to_bytes, to_float
 from utils.mixture import to_levels
 
 
@@ -32,6 +32,18 @@ def test_property_pictures_of_any_size_and_mode_become_bytes(tmp_path_factory, w
     Image.new(mode, (width, height)).save(file)
     pictures = data.read_images([file], 16, expected_size=16)
     assert pictures.shape == (1, 3, 16, 16) and pictures.dtype == torch.uint8
+
+
+@given(st.lists(st.tuples(st.integers(-4, 4), st.integers(-4, 4)), min_size=1, max_size=4))
+def test_property_a_shifted_picture_is_the_same_elsewhere(offsets):
+    x = torch.rand(len(offsets), 3, 5, 5)
+    down, right = torch.tensor(offsets).T
+    moved = shifted(x, down, right)
+    for b, (d, r) in enumerate(offsets):
+        for row in range(5):
+            for column in range(5):
+                source = x[b, :, min(max(row - d, 0), 4), min(max(column - r, 0), 4)]
+                assert torch.equal(moved[b, :, row, column], source)
 
 
 def test_cartoons_are_the_same_every_time_and_differ_between_splits():

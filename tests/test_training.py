@@ -69,6 +69,24 @@ def test_the_same_seed_gives_the_same_run(picture_folder, tmp_path):
     assert not all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
 
 
+def test_pictures_are_mirrored_and_shifted(picture_folder, tmp_path, monkeypatch):
+    seen = []
+    step = training.train_step
+    monkeypatch.setattr(training, "train_step", lambda model, x, *rest: (seen.extend(x), step(model, x, *rest))[1])
+    train(*tiny(picture_folder, epochs=30, flip=True, shift=1), tmp_path / "run")
+    pictures = load_split("folder", "train", picture_folder, image_size=8).tensors()[0]
+    found = set()
+    for x in seen:
+        for down in (-1, 0, 1):
+            for right in (-1, 0, 1):
+                source = (..., slice(1 - down, 7 - down), slice(1 - right, 7 - right))
+                for mirrored in (False, True):
+                    originals = pictures.flip(3) if mirrored else pictures
+                    if (originals[source] == x[:, 1:7, 1:7]).all(dim=(1, 2, 3)).any():
+                        found.add((down, right, mirrored))
+    assert len(found) == 18  # all there are
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("schedule", ["step", "cosine"])
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(picture_folder, tmp_path, schedule, precision):

@@ -69,6 +69,21 @@ def to_bytes(images: Tensor) -> Tensor:
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
+def shifted(x: Tensor, down: Tensor, right: Tensor) -> Tensor:
+    """Each picture moved by its own whole pixels, the edge repeated where it leaves.
+
+    Args:
+        x: (B, 3, S, S).
+        down, right: int64 (B,), negative for up and left, each of a size below S.
+    """
+    size = x.shape[-1]
+    pixels = torch.arange(size, device=x.device)
+    rows = (pixels - down[:, None]).clamp(0, size - 1)  # (B, S): where each comes from
+    columns = (pixels - right[:, None]).clamp(0, size - 1)
+    batch = torch.arange(len(x), device=x.device)[:, None, None]
+    return x.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
 def load_split(dataset: str, split: str, root: str | Path | None = None, image_size: int = 32) -> ImageDataset:
     """Reads a split of a data set.
 

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from . import UsageError, checkpoints, distributed, mixture, tracking
 from .classify import Scores, class_log_likelihoods, score
-from .data import UNKNOWN, ImageDataset, load_split, to_bytes, to_float
+from .data import UNKNOWN, ImageDataset, load_split, shifted, to_bytes, to_float
 from .layers import data_dependent_init
 from .model import ConditionalPixelCNN, ModelConfig
 from .runs import RunState, Stopped, StopRequest, find_run, keep_metrics, seconds_of, seed_step, write_config
@@ -46,6 +46,7 @@ class TrainConfig:
         warmup: steps over which the learning rate rises from 0.
         ema_decay: of the averaged weights, per step; 0 keeps the average equal to the weights.
         flip: mirror each training picture with probability 1/2.
+        shift: move it by up to so many pixels in each direction, its edge repeated.
         init: weights to begin with, by name or path, of the same architecture (but for dropout and, without the
             `early` site, image_size).
         hybrid: weight of the cross-entropy of the label given the picture in the loss; see `hybrid_loss`.
@@ -73,6 +74,7 @@ class TrainConfig:
     warmup: int = 0
     ema_decay: float = 0.0
     flip: bool = False
+    shift: int = 0
     grad_clip: float = 0.0
     init: str = ""
     hybrid: float = 0.0
@@ -90,7 +92,7 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("train_limit", "warmup", "grad_clip", "hybrid", "sample_every", "fid_every", "seed"):
+        for name in ("train_limit", "warmup", "shift", "grad_clip", "hybrid", "sample_every", "fid_every", "seed"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} must not be negative, not {getattr(self, name)}")
         if not 0 < self.lr < math.inf or not 0 < self.lr_decay <= 1:
@@ -294,11 +296,13 @@ def train(
 
 
 def _train_epoch(run_state, forward, images, labels, config, precision, stop, folder) -> float:
-    """The rest of an epoch; -> mean bits per dimension over all of it. Order and flips follow from (seed, epoch)."""
+    """The rest of an epoch; -> mean bits per dimension over all of it. Order, flips and shifts follow from
+    (seed, epoch)."""
     device, epoch = images.device, run_state.epoch
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
     order = torch.randperm(len(labels), generator=generator)
     flips = torch.rand(len(labels), generator=generator) < 0.5
+    shifts = torch.randint(-config.shift, config.shift + 1, (2, len(labels)), generator=generator)
     batches = order.split(config.batch_size)
     rank, nr_processes = distributed.rank(), distributed.size()
     sums = torch.float32 if device.type == "mps" else torch.float64
@@ -323,6 +327,8 @@ def _train_epoch(run_state, forward, images, labels, config, precision, stop, fo
         x, y = to_float(images[index]), labels[index]
         if config.flip:
             x = torch.where(flips[own].to(device)[:, None, None, None], x.flip(3), x)
+        if config.shift:
+            x = shifted(x, *shifts[:, own].to(device))
         for group in run_state.optimizer.param_groups:
             group["lr"] = learning_rate(config, step, len(batches))
         seed_step(config.seed, step, rank)
