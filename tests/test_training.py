@@ -3,6 +3,8 @@
 import copy
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from utils.classify import class_log_likelihoods
 from utils.data import ImageDataset, load_split
 from utils.layers import data_dependent_init
 from utils.model import ModelConfig
+from utils.runtime import KIT
 from utils.sampling import generate
 from utils.training import PRESETS, Diverged, TrainConfig, configs_for, learning_rate, read_config, train, validate
 
@@ -335,6 +338,25 @@ def test_a_run_that_exists_or_does_not(picture_folder, tmp_path):
     assert not (tmp_path / "other").exists()
     with pytest.raises(UsageError, match=r"no run .* to resume"):
         read_config(tmp_path / "other")
+
+
+def test_two_at_one_run(picture_folder, tmp_path):
+    """The second is refused and changes nothing; once the first has ended, however it ended, there is no lock."""
+    model_config, config = tiny(picture_folder, epochs=3, checkpoint_every=1)
+    in_another_process = "import sys; from pathlib import Path; from utils.training import read_config, train; "
+    in_another_process += "train(*read_config(Path(sys.argv[1])), Path(sys.argv[1]), resume=True)"
+    command = [sys.executable, "-c", in_another_process, str(tmp_path / "run")]
+
+    def second(line: dict) -> None:
+        if line["epoch"] == 1:
+            before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+            ended = subprocess.run(command, cwd=KIT, capture_output=True, text=True)
+            assert "another process trains" in ended.stderr
+            assert before == {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+
+    train(model_config, config, tmp_path / "run", on_epoch=second)
+    assert [line["epoch"] for line in metrics(tmp_path / "run")] == [1, 2, 3]
+    assert subprocess.run(command, cwd=KIT, capture_output=True).returncode == 0
 
 
 def test_a_state_of_another_architecture(picture_folder, tmp_path):

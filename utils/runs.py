@@ -1,17 +1,21 @@
 """A training run on disk: its folder, its settings, the state it goes on from, and the wish that it should stop."""
 
 import contextlib
+import hashlib
 import json
 import math
 import os
 import re
 import shutil
 import signal
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
 from . import UsageError, checkpoints, runtime
 
@@ -122,6 +126,22 @@ def _link(file: Path, copy: Path) -> None:
         os.link(file, copy)
     except OSError:  # Drive and some network file systems have no hard links
         shutil.copyfile(file, copy)
+
+
+@contextlib.contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """While open, no other process of this machine gets past here with the same folder, but a UsageError. The lock ends
+    with its process, however that ends, and lies with the temporary files: a mounted Drive has no locks."""
+    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    lock = FileLock(Path(tempfile.gettempdir()) / f"pixelcnn-{name}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UsageError(f"another process trains {folder} now: wait for its end, or choose another --run") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_config(folder: Path, values: dict) -> None:

@@ -21,7 +21,17 @@ from .classify import Scores, class_log_likelihoods, score
 from .data import UNKNOWN, ImageDataset, load_split, shifted, to_bytes, to_float
 from .layers import data_dependent_init
 from .model import ConditionalPixelCNN, ModelConfig
-from .runs import RunState, Stopped, StopRequest, find_run, keep_metrics, seconds_of, seed_step, write_config
+from .runs import (
+    RunState,
+    Stopped,
+    StopRequest,
+    find_run,
+    keep_metrics,
+    seconds_of,
+    seed_step,
+    sole_writer,
+    write_config,
+)
 from .runtime import autocast, memory_format, pick_device, pick_precision
 
 SOFTNESS = 20.0  # nats; divides log-likelihoods in `hybrid_loss`: sums over thousands of pixels are far too sure
@@ -191,7 +201,7 @@ def train(
         weights; best by validation bits per dimension), gallery.png when sampled.
 
     Raises:
-        UsageError: bad input, a run that exists already, none to resume.
+        UsageError: bad input, a run that exists already, none to resume, one that another process trains.
         Diverged: the loss became NaN or infinite; the checkpoints are those of the last good epoch.
         Stopped: Ctrl-C, SIGTERM or the time limit; last.pt holds the very batch it stopped at.
     """
@@ -237,17 +247,18 @@ def train(
         forward = torch.compile(forward, dynamic=False)
 
     values = {"model": model_config.to_dict(), "train": asdict(config)}
-    distributed.wait()  # all have read before one writes
-    if first:
-        for left_over in folder.glob(".*.tmp"):  # of a process that was killed while it saved
-            left_over.unlink()
-        keep_metrics(folder, run_state.epoch)
-        write_config(folder, values)
-
     steps_per_epoch = math.ceil(len(labels) / config.batch_size)
-    tracker = tracking.Tracker(mode, folder, values, train_set.classes)
-    with StopRequest(seconds_of(config.time_limit)) as stop, contextlib.ExitStack() as at_the_end:
+    distributed.wait()  # all have read before one writes
+    with contextlib.ExitStack() as at_the_end:
+        if first:
+            at_the_end.enter_context(sole_writer(folder))
+            for left_over in folder.glob(".*.tmp"):  # of a process that was killed while it saved
+                left_over.unlink()
+            keep_metrics(folder, run_state.epoch)
+            write_config(folder, values)
+        tracker = tracking.Tracker(mode, folder, values, train_set.classes)
         at_the_end.callback(tracker.finish, folder / "best.safetensors")
+        stop = at_the_end.enter_context(StopRequest(seconds_of(config.time_limit)))
         while run_state.epoch < config.epochs:
             started = time.perf_counter()
             first_batch = run_state.batch
