@@ -91,6 +91,26 @@ def test_the_table_and_the_figure(tmp_path, capsys):
     assert (0, 0, 0) in colours and len(colours) > 10
 
 
+def test_the_averages_over_all_parameters_but_one(tmp_path):
+    grid = {"seed": [0, 1], "lr": [0.1, 0.2], "flip": [False, True]}
+    done = {sweep.run_name(point, grid): point for point in sweep.points(grid)}
+    for name, point in done.items():
+        bits = 3 + point["seed"] / 4 + point["flip"] + (point["lr"] == 0.2) / 2
+        line = {"epoch": 1, "validation_bpd": bits, "validation_accuracy": 0.5 + point["flip"] / 4}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    sweep.summarise(tmp_path, grid, done)
+    assert (tmp_path / "table.md").read_text().splitlines()[11:15] == [
+        "| lr=0.1 | 3.625 ± 0.177 | 62.5 ± 0.0 | 2 |",
+        "| lr=0.2 | 4.125 ± 0.177 | 62.5 ± 0.0 | 2 |",
+        "| flip=False | 3.375 ± 0.177 | 50.0 ± 0.0 | 2 |",
+        "| flip=True | 4.375 ± 0.177 | 75.0 ± 0.0 | 2 |",
+    ]
+    del done["lr=0.2,flip=True,seed=1"]  # with one missing the others are not comparable
+    sweep.summarise(tmp_path, grid, done)
+    assert "averaged" not in (tmp_path / "table.md").read_text()
+
+
 def test_a_sweep_that_is_stopped_goes_on(kit, picture_folder):
     write_sweep(kit, picture_folder, epochs=2000, checkpoint_every=2000, seed=[0, 1])
     process = start(kit)

@@ -1,6 +1,7 @@
 """Grids in W&B's sweep format, run here one point after the other; what is finished is not run again."""
 
 import itertools
+import math
 import re
 import signal
 import statistics
@@ -12,6 +13,8 @@ from pathlib import Path
 from . import UsageError, checkpoints, training
 from .runs import read_metrics
 from .runtime import KIT, runs_folder
+
+KEYS = {"validation_bpd": 1, "validation_accuracy": 100}  # what is compared, and its factor in tables
 
 
 def read_grid(path: str | Path) -> dict[str, list]:
@@ -44,9 +47,14 @@ def points(grid: dict[str, list]) -> list[dict]:
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
+def compared(grid: dict[str, list]) -> list[str]:
+    """The parameters that have several values, apart from the seed."""
+    return [name for name in grid if len(grid[name]) > 1 and name != "seed"]
+
+
 def setting(point: dict, grid: dict[str, list]) -> str:
     """What tells a point from the others, apart from its seed: `lr=0.002,nr_filters=40`."""
-    return ",".join(f"{name}={point[name]}" for name in grid if len(grid[name]) > 1 and name != "seed") or "all"
+    return ",".join(f"{name}={point[name]}" for name in compared(grid)) or "all"
 
 
 def run_name(point: dict, grid: dict[str, list]) -> str:
@@ -153,20 +161,43 @@ class Children:
 
 def summarise(folder: Path, grid: dict[str, list], done: dict[str, dict]) -> None:
     """Prints a table of the finished runs and writes it as table.md, with figure.png beside it."""
+    best = {name: best_epoch(folder / name) for name in done}
     results: dict[str, list[dict]] = {}
     for name, point in done.items():
-        results.setdefault(setting(point, grid), []).append(best_epoch(folder / name))
-    rows = [
-        f"| {label} | {mean_and_spread([line['validation_bpd'] for line in lines], 3)} "
-        f"| {mean_and_spread([100 * line['validation_accuracy'] for line in lines], 1)} | {len(lines)} |"
-        for label, lines in results.items()
-    ]
-    head = ["| setting | validation bits/dim | accuracy, % | runs |", "|:--|--:|--:|--:|"]
+        results.setdefault(setting(point, grid), []).append(best[name])
     note = "Mean ± standard deviation over the seeds, each run at its epoch of fewest validation bits."
-    table = "\n".join([*head, *rows, "", note]) + "\n"
+    parts = [*rows(results), "", note]
+    nr_seeds = len({point.get("seed") for point in done.values()})
+    if len(compared(grid)) > 1 and len(done) == nr_seeds * math.prod(len(grid[name]) for name in compared(grid)):
+        note = "The same runs, averaged over all parameters but the one, into one for each seed."
+        parts += ["", *rows(averages(grid, done, best)), "", note]
+    table = "\n".join(parts) + "\n"
     checkpoints.write_atomically(folder / "table.md", lambda temporary: temporary.write_text(table))
     draw(folder / "figure.png", results)
     print(f"\n{table}\n{folder / 'table.md'} and figure.png hold this", flush=True)
+
+
+def averages(grid: dict[str, list], done: dict[str, dict], best: dict[str, dict]) -> dict[str, list[dict]]:
+    """For each value of each parameter the means over all other parameters, one for each seed."""
+    result: dict[str, list[dict]] = {}
+    for parameter in compared(grid):
+        for value in grid[parameter]:
+            of_seed: dict[int | None, list[dict]] = {}
+            for name, point in done.items():
+                if point[parameter] == value:
+                    of_seed.setdefault(point.get("seed"), []).append(best[name])
+            means = [{key: statistics.mean(line[key] for line in lines) for key in KEYS} for lines in of_seed.values()]
+            result[f"{parameter}={value}"] = means
+    return result
+
+
+def rows(results: dict[str, list[dict]]) -> list[str]:
+    """A Markdown table, a row for each setting."""
+    table = ["| setting | validation bits/dim | accuracy, % | runs |", "|:--|--:|--:|--:|"]
+    for label, lines in results.items():
+        bits, accuracies = ([scale * line[key] for line in lines] for key, scale in KEYS.items())
+        table.append(f"| {label} | {mean_and_spread(bits, 3)} | {mean_and_spread(accuracies, 1)} | {len(lines)} |")
+    return table
 
 
 def mean_and_spread(values: list[float], digits: int) -> str:
