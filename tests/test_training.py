@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -338,6 +339,12 @@ def test_a_run_that_exists_or_does_not(picture_folder, tmp_path):
     assert not (tmp_path / "other").exists()
     with pytest.raises(UsageError, match=r"no run .* to resume"):
         read_config(tmp_path / "other")
+
+
+def test_ctrl_c_does_not_cut_off_the_upload_at_the_end(picture_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(training.tracking.Tracker, "finish", lambda _self, _best: signal.raise_signal(signal.SIGINT))
+    folder = train(*tiny(picture_folder, epochs=1), tmp_path / "run")
+    assert len(metrics(folder)) == 1
 
 
 def test_two_at_one_run(picture_folder, tmp_path):

@@ -215,8 +215,8 @@ def draw(path: Path, results: dict[str, list[dict]]) -> None:
     with plt.rc_context():
         style()
         figure, axes = plt.subplots(1, 2, sharey=True, figsize=(9, 1.1 + 0.3 * len(results)))
-        panels = [("validation_bpd", 1, "validation bits per dimension"), ("validation_accuracy", 100, "accuracy, %")]
-        for axis, colour, (key, scale, label) in zip(axes, PALETTE, panels, strict=False):
+        labels = ("validation bits per dimension", "accuracy, %")
+        for axis, colour, (key, scale), label in zip(axes, PALETTE, KEYS.items(), labels, strict=False):
             for row, lines in enumerate(results.values()):
                 values = [scale * line[key] for line in lines]
                 axis.plot(values, [row] * len(values), "o", color=colour, alpha=0.7, markersize=5)

@@ -157,9 +157,8 @@ PRESETS: dict[str, dict] = {
 # what sweeps/README.md found, at the size of the shipped cpen455
 PRESETS["best"] = PRESETS["modern"] | {"nr_filters": 64, "dropout": 0.0, "fusion": "all", "epochs": 60}
 # at the size of the course's files; convolutions do not care, so it begins with what was learnt at 32x32
-PRESETS["best64"] = PRESETS["modern"] | {
-    "nr_filters": 64,
-    "dropout": 0.0,
+PRESETS["best64"] = PRESETS["best"] | {
+    "fusion": PRESETS["modern"]["fusion"],
     "image_size": 64,
     "init": "cpen455",
     "lr": 1e-3,
@@ -265,8 +264,8 @@ def train(
             keep_metrics(folder, run_state.epoch)
             write_config(folder, values)
         tracker = tracking.Tracker(mode, folder, values, train_set.classes)
-        at_the_end.callback(tracker.finish, folder / "best.safetensors")
         stop = at_the_end.enter_context(StopRequest(seconds_of(config.time_limit)))
+        at_the_end.callback(tracker.finish, folder / "best.safetensors")
         while run_state.epoch < config.epochs:
             started = time.perf_counter()
             first_batch = run_state.batch
