@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import small_model
+from conftest import save_small_model, small_model
 from PIL import Image
 from safetensors.torch import save_file
 from scipy.stats import binomtest
@@ -86,6 +86,9 @@ def test_evaluate(weights, picture_folder, capsys):
     with_all = capsys.readouterr().out
     assert "mirrored pictures" in with_all and "fitted on the last 4 training pictures" in with_all
     assert with_all.splitlines()[1] == said.splitlines()[1], "bits per dimension are of the pictures as they are"
+    assert main(["evaluate", *where, "--ensemble", str(weights)]) == 0
+    with_itself = capsys.readouterr().out
+    assert with_itself.splitlines()[1:] == said.splitlines()[1:], "a mean of equals"
     assert main(["evaluate", *where, "--prior", "1,0"]) == 0  # a certain prior decides alone
     rows = capsys.readouterr().out.splitlines()[-2:]
     assert [row.split()[-2:] for row in rows] == [["3", "0"], ["3", "0"]]
@@ -249,6 +252,8 @@ def test_wrong_settings_of_the_others(weights, picture_folder, tmp_path, capsys)
     assert_refused(capsys, ["evaluate", *model, "--prior", "much"], "--prior must be 2 numbers")
     assert_refused(capsys, ["evaluate", *model, "--calibrate", "-1"], "--calibrate must not be negative")
     assert_refused(capsys, ["evaluate", *model, "--batch-size", "0"], "batch_size must be at least 1")
+    other = save_small_model(tmp_path / "three.safetensors", 3)
+    assert_refused(capsys, ["evaluate", *model, "--ensemble", other], f"--ensemble {other} knows other classes")
     assert_refused(capsys, ["classify", *model, tmp_path / "nothing.png"], "no file")
     assert_refused(capsys, ["generate", *model, "--out", tmp_path / "out", "--classes", "cat"], "unknown class 'cat'")
     assert_refused(capsys, ["generate", *model, "--out", tmp_path / "out", "--per-class", "0"], "--per-class")

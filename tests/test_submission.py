@@ -10,6 +10,8 @@ from PIL import Image
 
 from utils import UsageError, checkpoints, mixture, submission
 from utils.__main__ import main
+from utils.classify import fit_calibration
+from utils.data import load_split
 
 NAMES = ["test/0000021.jpg", "test/0000027.jpg", "test/0000003.jpg"]
 LABELS = [2, 0, 3]
@@ -119,6 +121,32 @@ def test_submit(weights, course_data, tmp_path, capsys):
     assert [line.split(",") for line in lines[1:-1]] == [
         [Path(name).name, str(label)] for name, label in zip(names, labels, strict=True)
     ]
+
+
+def test_submit_with_all_that_helps(weights, course_data, tmp_path, capsys):
+    """Averaged over two models and two views, tempered, biased, and weighted by a prior: each by hand."""
+    other = small_model(torch.float32, num_classes=4, fusion="film")
+    checkpoints.save_model(other, tmp_path / "other.safetensors")
+    where = ["--data-root", str(course_data), "--device=cpu", "--keep-log-likelihoods", "--out"]
+    flags = ["--mirror", "--ensemble", str(tmp_path / "other.safetensors"), "--calibrate=4", "--prior=1,2,3,4"]
+    assert main(["submit", "--checkpoint", str(weights), *where, str(tmp_path / "a.csv"), *flags]) == 0
+    assert "mirrored" in capsys.readouterr().out
+
+    def nats(x):
+        rows = []
+        for model in (checkpoints.load_model(weights), checkpoints.load_model(tmp_path / "other.safetensors")):
+            for view in (x, x.flip(3)):
+                columns = [mixture.log_prob(model(view, torch.full((len(x),), y)), view) for y in range(4)]
+                rows.append(torch.stack(columns, dim=1).double())
+        return sum(rows) / 4
+
+    test, train = (load_split("cpen455", split, course_data, 8) for split in ("test", "train"))
+    with torch.no_grad():
+        expected, (x, y) = nats(test.tensors()[0]), train.last(4).tensors()
+        temperature, bias = fit_calibration(nats(x), y)
+    np.testing.assert_allclose(np.load(tmp_path / "a.npy", allow_pickle=False), expected.float(), rtol=1e-5)
+    chosen = (expected / temperature + bias + torch.tensor([1.0, 2, 3, 4]).log()).argmax(dim=1).tolist()
+    assert (tmp_path / "a.csv").read_text() == "".join(f"{n},{c}\n" for n, c in zip(test.names, chosen, strict=True))
 
 
 def test_wrong_settings(weights, course_data, tmp_path, capsys):

@@ -56,10 +56,8 @@ def build_parser() -> Parser:
     evaluate.add_argument("--dataset", default="cartoons", help=f"one of {', '.join(data.DATASETS)}")
     evaluate.add_argument("--data-root", metavar="DIR", help="where the data set lies")
     evaluate.add_argument("--split", default="validation", help=f"one of {', '.join(data.SPLITS)}")
-    evaluate.add_argument("--mirror", action="store_true", help="average with the mirrored picture's log-likelihoods")
-    fit = "fit temperature and class biases on the last N training pictures"
-    evaluate.add_argument("--calibrate", type=int, default=0, metavar="N", help=fit)
     add_classify_flags(evaluate)
+    add_calibrate_flag(evaluate)
     evaluate.set_defaults(run_command=run_evaluate)
 
     generate = commands.add_parser("generate", help="draw pictures of every class")
@@ -101,7 +99,8 @@ def build_parser() -> Parser:
     submit.add_argument("--fid", type=float, metavar="NUMBER", help="the last row of the 2023 format")
     submit.add_argument("--keep-log-likelihoods", action="store_true", help="write log p(x | y) beside it, as .npy")
     submit.add_argument("--data-root", metavar="DIR", help="where the course's data lies")
-    submit.add_argument("--batch-size", type=int, default=32)
+    add_classify_flags(submit)
+    add_calibrate_flag(submit)
     submit.set_defaults(run_command=run_submit)
 
     course_ = commands.add_parser("course-export", help="a folder for the course's own evaluation scripts")
@@ -147,6 +146,19 @@ def add_classify_flags(parser) -> None:
     parser.add_argument("--prior", metavar="P0,P1,...", help="a weight for each class; default all the same")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--precision", default="float32", help="auto, float32, bfloat16 or float16")
+    parser.add_argument("--mirror", action="store_true", help="average with the mirrored picture's log-likelihoods")
+    parser.add_argument(
+        "--ensemble",
+        action="append",
+        default=[],
+        metavar="NAME_OR_PATH",
+        help="average with the log-likelihoods of these weights too; may be given several times",
+    )
+
+
+def add_calibrate_flag(parser) -> None:
+    help = "fit temperature and class biases on the last N training pictures"
+    parser.add_argument("--calibrate", type=int, default=0, metavar="N", help=help)
 
 
 def given_config_values(args) -> dict:
@@ -191,6 +203,8 @@ def run_train(args) -> None:
 
 
 def run_demo(args) -> None:
+    from tqdm.auto import tqdm
+
     started = time.perf_counter()
     values = given_config_values(args)
     num_classes = data.number_of_classes(values.get("dataset", "cartoons"), values.get("data_root"))
@@ -205,7 +219,9 @@ def run_demo(args) -> None:
     print("\nclassifying the test split, by the class under which a picture is likeliest", flush=True)
     test = data.load_split(config.dataset, "test", config.data_root, model_config.image_size)
     x, _ = test.tensors()
-    nats = log_likelihoods(model, x, precision=pick_precision(pick_device(config.device)))
+    precision = pick_precision(pick_device(config.device))
+    with tqdm(total=len(x), leave=False, disable=None) as bar:
+        nats = classify.class_log_likelihoods(model, x, precision=precision, progress=bar.update).double().cpu()
     report(nats, nats, test, model, "test split", "this run's averaged weights")
 
     print("\ndrawing a gallery", flush=True)
@@ -233,14 +249,41 @@ def relative(path: Path) -> str:
     return os.path.relpath(path)
 
 
-def log_likelihoods(
-    model: ConditionalPixelCNN, x: torch.Tensor, batch_size: int = 32, precision: torch.dtype = torch.float32
-) -> torch.Tensor:
-    """`classify.class_log_likelihoods` with a progress bar; float64, on the CPU."""
+def log_likelihoods(args, models: list[ConditionalPixelCNN], x: torch.Tensor) -> torch.Tensor:
+    """log p(x | y) by every model, of the pictures and, with --mirror, of their mirror images: (M, N, C) in float64 on
+    the CPU. The first is the first model's of the pictures as they are; their mean is what names a class."""
     from tqdm.auto import tqdm
 
-    with tqdm(total=len(x), leave=False, disable=True if distributed.rank() else None) as bar:
-        return classify.class_log_likelihoods(model, x, batch_size, precision, bar.update).double().cpu()
+    precision = pick_precision(next(models[0].parameters()).device, args.precision)
+    views = [x, x.flip(3)] if args.mirror else [x]
+    with tqdm(
+        total=len(models) * len(views) * len(x), leave=False, disable=True if distributed.rank() else None
+    ) as bar:
+        every = [
+            classify.class_log_likelihoods(model, view, args.batch_size, precision, bar.update)
+            for model in models
+            for view in views
+        ]
+    return torch.stack(every).double().cpu()
+
+
+def log_posterior(
+    args, models: list[ConditionalPixelCNN], nats: torch.Tensor, dataset: str
+) -> tuple[torch.Tensor, str]:
+    """What `log_likelihoods` came to -> log p(y | x) (N, C) by --calibrate and --prior, and in words how."""
+    precision = pick_precision(next(models[0].parameters()).device, args.precision)
+    how = f"{', '.join([args.checkpoint, *args.ensemble])}, computed in {str(precision).removeprefix('torch.')}"
+    if args.mirror:
+        how += ", averaged with the mirrored pictures"
+    logits = nats.mean(dim=0)
+    if args.calibrate:
+        train = data.load_split(dataset, "train", args.data_root, models[0].config.image_size)
+        x, y = train.last(args.calibrate).tensors()
+        temperature, bias = classify.fit_calibration(log_likelihoods(args, models, x).mean(dim=0), y)
+        logits = logits / temperature + bias
+        biases = ", ".join(f"{b:+.2f}" for b in bias.tolist())
+        how += f", temperature {temperature:.0f}, class biases {biases}: fitted on the last {len(y)} training pictures"
+    return classify.log_posterior(logits, read_prior(args.prior, models[0].config.num_classes)), how
 
 
 def report(
@@ -287,52 +330,45 @@ def read_prior(text: str | None, num_classes: int) -> torch.Tensor | None:
 
 
 def load_for(args) -> ConditionalPixelCNN:
-    if getattr(args, "batch_size", 1) < 1:
-        raise UsageError(f"batch_size must be at least 1, not {args.batch_size}")
     return checkpoints.load_model(args.checkpoint, pick_device(args.device))
 
 
-def run_evaluate(args) -> None:
-    model = load_for(args)
-    precision = pick_precision(next(model.parameters()).device, args.precision)
-    prior = read_prior(args.prior, model.config.num_classes)
-    if args.calibrate < 0:
+def load_classifiers(args) -> list[ConditionalPixelCNN]:
+    """--checkpoint and what is averaged with it, when all flags that shape a classification are known to be good."""
+    if args.batch_size < 1:
+        raise UsageError(f"batch_size must be at least 1, not {args.batch_size}")
+    if getattr(args, "calibrate", 0) < 0:
         raise UsageError(f"--calibrate must not be negative, not {args.calibrate}")
+    first = load_for(args)
+    others = [checkpoints.load_model(name, pick_device(args.device)) for name in args.ensemble]
+    for name, other in zip(args.ensemble, others, strict=True):
+        if other.class_names != first.class_names or other.config.image_size != first.config.image_size:
+            raise UsageError(f"--ensemble {name} knows other classes or sizes of pictures than {args.checkpoint}")
+    read_prior(args.prior, first.config.num_classes)
+    return [first, *others]
+
+
+def run_evaluate(args) -> None:
+    models = load_classifiers(args)
+    model = models[0]
     dataset = data.load_split(args.dataset, args.split, args.data_root, model.config.image_size)
     if len(dataset.classes) != model.config.num_classes:
         raise UsageError(
             f"{args.dataset} has {len(dataset.classes)} classes, {args.checkpoint} knows {model.config.num_classes}"
         )
-    how = f"{args.checkpoint}, computed in {str(precision).removeprefix('torch.')}"
-
-    def judge(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        nats = log_likelihoods(model, x, args.batch_size, precision)
-        mirrored = log_likelihoods(model, x.flip(3), args.batch_size, precision) if args.mirror else nats
-        return nats, (nats + mirrored) / 2
-
-    nats, logits = judge(dataset.tensors()[0])
-    if args.mirror:
-        how += ", averaged with the mirrored pictures"
-    if args.calibrate:
-        train = data.load_split(args.dataset, "train", args.data_root, model.config.image_size)
-        x, y = train.last(args.calibrate).tensors()
-        temperature, bias = classify.fit_calibration(judge(x)[1], y)
-        logits = logits / temperature + bias
-        biases = ", ".join(f"{b:+.2f}" for b in bias.tolist())
-        how += f", temperature {temperature:.0f}, class biases {biases}: fitted on the last {len(y)} training pictures"
-    logits = classify.log_posterior(logits, prior)
-    report(nats, logits, dataset, model, f"{args.dataset} {args.split} split", how)
+    nats = log_likelihoods(args, models, dataset.tensors()[0])
+    log_p, how = log_posterior(args, models, nats, args.dataset)
+    report(nats[0], log_p, dataset, model, f"{args.dataset} {args.split} split", how)
 
 
 def run_classify(args) -> None:
-    model = load_for(args)
-    device = next(model.parameters()).device
-    prior = read_prior(args.prior, model.config.num_classes)
+    models = load_classifiers(args)
+    model = models[0]
     size = model.config.image_size
     x = data.to_float(data.read_images([Path(file) for file in args.files], size, expected_size=size))
-    nats = classify.class_log_likelihoods(model, x, args.batch_size, pick_precision(device, args.precision))
-    log_posterior = classify.log_posterior(nats.double().cpu(), prior)
-    for file, row in zip(args.files, log_posterior.exp(), strict=True):
+    prior = read_prior(args.prior, model.config.num_classes)
+    log_p = classify.log_posterior(log_likelihoods(args, models, x).mean(dim=0), prior)
+    for file, row in zip(args.files, log_p.exp(), strict=True):
         chances = "  ".join(f"{name} {p:.4f}" for name, p in zip(model.class_names, row.tolist(), strict=True))
         say(f"{file}: {model.class_names[int(row.argmax())]}   ({chances})")
 
@@ -392,20 +428,23 @@ def run_fid(args) -> None:
 
 
 def run_submit(args) -> None:
-    model = load_for(args)
+    models = load_classifiers(args)
+    model = models[0]
     test = data.load_split("cpen455", "test", args.data_root, model.config.image_size)
     if model.config.num_classes != len(test.classes):
         raise UsageError(f"cpen455 has {len(test.classes)} classes, {args.checkpoint} knows {model.config.num_classes}")
     submission.rows([], [], args.format, args.fid)  # says what is wrong with them before the work starts
-    nats = log_likelihoods(model, test.tensors()[0], args.batch_size).float()  # as they were computed
+    nats = log_likelihoods(args, models, test.tensors()[0])
+    log_p, how = log_posterior(args, models, nats, "cpen455")
     if distributed.rank():
         return
-    labels = nats.argmax(dim=1).tolist()
+    labels = log_p.argmax(dim=1).tolist()
     if args.keep_log_likelihoods:
-        print(f"log-likelihoods in {submission.write_log_likelihoods(args.out, nats)}, a row a picture, in nats")
+        kept = submission.write_log_likelihoods(args.out, nats.mean(dim=0).float())  # as they were computed
+        print(f"log-likelihoods in {kept}, a row a picture, in nats")
     submission.write(args.out, test.names, labels, args.format, args.fid)
     counts = ", ".join(f"{labels.count(label)} {name}" for label, name in enumerate(test.classes))
-    print(f"{args.out}: cpen455 test split, {len(labels)} pictures, {args.checkpoint}, format {args.format}; {counts}")
+    print(f"{args.out}: cpen455 test split, {len(labels)} pictures, {how}, format {args.format}; {counts}")
 
 
 def run_course_export(args) -> None:
