@@ -35,6 +35,7 @@ WIDTHS = (32, 64, 128, 256)  # 1.17 million parameters
 BATCH, LR, WEIGHT_DECAY, SHIFT = 64, 2e-3, 0.05, 2
 GREY = 128 / 127.5 - 1  # a byte's level, as every pixel of a picture
 COVERED = "lower half grey"
+MOVED = (0, 1, 4, 8)  # pixels; the chroma blocks of a 4:2:0 JPEG, halved from 64x64 to 32x32, are 8 wide
 SHOWN = 16  # drawn pictures in the figure
 
 
@@ -166,7 +167,7 @@ def pictures_of_no_class(x: Tensor, dataset: str, generator: torch.Generator) ->
 
 
 def against_the_cnn(model, cnn, args, held: ImageDataset, validation: ImageDataset) -> dict[str, list[dict]]:
-    """The sections on classification, pictures of no class and half-covered pictures; without a model the CNN alone."""
+    """The sections on classification and on pictures of no class, half covered and moved; without a model the CNN's."""
     (x, y), size, some = validation.tensors(), validation.images.shape[-1], validation.tensors()[0][:BATCH]
     logits = outputs(cnn, x)[1]
     temperature = fit_temperature(outputs(cnn, held.tensors()[0])[1], held.labels)
@@ -205,6 +206,14 @@ def against_the_cnn(model, cnn, args, held: ImageDataset, validation: ImageDatas
             (args.checkpoint, nats, other_rows.sum(2), left_out),
         )
     ]
+
+    sections["moved to the right, the edge repeated"] = lines = []
+    for pixels in MOVED:
+        moved = shifted(x, torch.zeros_like(y), torch.full_like(y, pixels))
+        of_moved = row_log_likelihoods(model, moved).sum(2) if pixels else nats
+        bpd = float(bits(of_moved, size).mean())
+        line = {"CNN": accuracy(outputs(cnn, moved)[1]), args.checkpoint: accuracy(of_moved), "bits/dim": bpd}
+        lines.append({"pixels": pixels} | line)
     return sections
 
 

@@ -103,7 +103,7 @@ def test_a_tiny_run_of_everything(many_pictures, tmp_path, capsys, monkeypatch):
     assert results["counts"] == counts and results["split"] == "folder validation"
     assert "--epochs 60" in results["command"]
     sections = results["sections"]
-    assert len(sections) == 6 and all(title in printed for title in sections)
+    assert len(sections) == 7 and all(title in printed for title in sections)
 
     cnn, generative = sections["classification"]
     assert cnn["accuracy"] == 1.0, "dark and light are easy"
@@ -117,6 +117,15 @@ def test_a_tiny_run_of_everything(many_pictures, tmp_path, capsys, monkeypatch):
         middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
         assert row["95 % from"] == pytest.approx((middle - half) / (1 + z * z / n))
         assert row["to"] == pytest.approx((middle + half) / (1 + z * z / n))
+    moved = sections["moved to the right, the edge repeated"]
+    x = load_split("folder", "validation", many_pictures, 8).tensors()[0]
+    nats = class_log_likelihoods(checkpoints.load_model(weights), torch.cat([x[..., :1]] * 4 + [x[..., :4]], dim=3))
+    assert moved[0][str(weights)] == generative["accuracy"] and moved[0]["CNN"] == 1.0
+    assert moved[2]["pixels"] == 4
+    assert moved[2][str(weights)] == pytest.approx((nats.argmax(1) == labels).double().mean().item())
+    assert moved[2]["bits/dim"] == pytest.approx(
+        (math.log(2) - torch.logsumexp(nats, 1)).mean().item() / (3 * 64 * math.log(2)), rel=1e-4
+    )
     covered = sections["lower half grey, accuracy"]
     assert covered[0]["grey left out"] is None and covered[1]["whole"] == generative["accuracy"]
     distances = sections["Fréchet distance to held-out training pictures, CNN's features"]
