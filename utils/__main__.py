@@ -267,9 +267,7 @@ def log_likelihoods(args, models: list[ConditionalPixelCNN], x: torch.Tensor) ->
     return torch.stack(every).double().cpu()
 
 
-def log_posterior(
-    args, models: list[ConditionalPixelCNN], nats: torch.Tensor, dataset: str
-) -> tuple[torch.Tensor, str]:
+def judge(args, models: list[ConditionalPixelCNN], nats: torch.Tensor, dataset: str) -> tuple[torch.Tensor, str]:
     """What `log_likelihoods` came to -> log p(y | x) (N, C) by --calibrate and --prior, and in words how."""
     precision = pick_precision(next(models[0].parameters()).device, args.precision)
     how = f"{', '.join([args.checkpoint, *args.ensemble])}, computed in {str(precision).removeprefix('torch.')}"
@@ -357,7 +355,7 @@ def run_evaluate(args) -> None:
             f"{args.dataset} has {len(dataset.classes)} classes, {args.checkpoint} knows {model.config.num_classes}"
         )
     nats = log_likelihoods(args, models, dataset.tensors()[0])
-    log_p, how = log_posterior(args, models, nats, args.dataset)
+    log_p, how = judge(args, models, nats, args.dataset)
     report(nats[0], log_p, dataset, model, f"{args.dataset} {args.split} split", how)
 
 
@@ -435,7 +433,7 @@ def run_submit(args) -> None:
         raise UsageError(f"cpen455 has {len(test.classes)} classes, {args.checkpoint} knows {model.config.num_classes}")
     submission.rows([], [], args.format, args.fid)  # says what is wrong with them before the work starts
     nats = log_likelihoods(args, models, test.tensors()[0])
-    log_p, how = log_posterior(args, models, nats, "cpen455")
+    log_p, how = judge(args, models, nats, "cpen455")
     if distributed.rank():
         return
     labels = log_p.argmax(dim=1).tolist()
