@@ -157,8 +157,8 @@ def add_classify_flags(parser) -> None:
 
 
 def add_calibrate_flag(parser) -> None:
-    help = "fit temperature and class biases on the last N training pictures"
-    parser.add_argument("--calibrate", type=int, default=0, metavar="N", help=help)
+    what = "fit temperature and class biases on the last N training pictures"
+    parser.add_argument("--calibrate", type=int, default=0, metavar="N", help=what)
 
 
 def given_config_values(args) -> dict:
@@ -203,8 +203,6 @@ def run_train(args) -> None:
 
 
 def run_demo(args) -> None:
-    from tqdm.auto import tqdm
-
     started = time.perf_counter()
     values = given_config_values(args)
     num_classes = data.number_of_classes(values.get("dataset", "cartoons"), values.get("data_root"))
@@ -219,9 +217,7 @@ def run_demo(args) -> None:
     print("\nclassifying the test split, by the class under which a picture is likeliest", flush=True)
     test = data.load_split(config.dataset, "test", config.data_root, model_config.image_size)
     x, _ = test.tensors()
-    precision = pick_precision(pick_device(config.device))
-    with tqdm(total=len(x), leave=False, disable=None) as bar:
-        nats = classify.class_log_likelihoods(model, x, precision=precision, progress=bar.update).double().cpu()
+    (nats,) = log_likelihoods([model], [x], precision=pick_precision(pick_device(config.device)))
     report(nats, nats, test, model, "test split", "this run's averaged weights")
 
     print("\ndrawing a gallery", flush=True)
@@ -249,26 +245,34 @@ def relative(path: Path) -> str:
     return os.path.relpath(path)
 
 
-def log_likelihoods(args, models: list[ConditionalPixelCNN], x: torch.Tensor) -> torch.Tensor:
-    """log p(x | y) by every model, of the pictures and, with --mirror, of their mirror images: (M, N, C) in float64 on
-    the CPU. The first is the first model's of the pictures as they are; their mean is what names a class."""
+def log_likelihoods(
+    models: list[ConditionalPixelCNN],
+    views: list[torch.Tensor],
+    batch_size: int = 32,
+    precision: torch.dtype = torch.float32,
+) -> torch.Tensor:
+    """`classify.class_log_likelihoods` by every model of every view of the same N pictures, with one progress bar:
+    (M V, N, C) in float64 on the CPU, the first model's first."""
     from tqdm.auto import tqdm
 
-    precision = pick_precision(next(models[0].parameters()).device, args.precision)
-    views = [x, x.flip(3)] if args.mirror else [x]
-    with tqdm(
-        total=len(models) * len(views) * len(x), leave=False, disable=True if distributed.rank() else None
-    ) as bar:
+    total = len(models) * sum(map(len, views))
+    with tqdm(total=total, leave=False, disable=True if distributed.rank() else None) as bar:
         every = [
-            classify.class_log_likelihoods(model, view, args.batch_size, precision, bar.update)
+            classify.class_log_likelihoods(model, view, batch_size, precision, bar.update)
             for model in models
             for view in views
         ]
     return torch.stack(every).double().cpu()
 
 
+def likelihoods_as_asked(args, models: list[ConditionalPixelCNN], x: torch.Tensor) -> torch.Tensor:
+    """`log_likelihoods` of the pictures and, with --mirror, of their mirror images; their mean names a class."""
+    precision = pick_precision(next(models[0].parameters()).device, args.precision)
+    return log_likelihoods(models, [x, x.flip(3)] if args.mirror else [x], args.batch_size, precision)
+
+
 def judge(args, models: list[ConditionalPixelCNN], nats: torch.Tensor, dataset: str) -> tuple[torch.Tensor, str]:
-    """What `log_likelihoods` came to -> log p(y | x) (N, C) by --calibrate and --prior, and in words how."""
+    """What `likelihoods_as_asked` came to -> log p(y | x) (N, C) by --calibrate and --prior, and in words how."""
     precision = pick_precision(next(models[0].parameters()).device, args.precision)
     how = f"{', '.join([args.checkpoint, *args.ensemble])}, computed in {str(precision).removeprefix('torch.')}"
     if args.mirror:
@@ -277,7 +281,7 @@ def judge(args, models: list[ConditionalPixelCNN], nats: torch.Tensor, dataset: 
     if args.calibrate:
         train = data.load_split(dataset, "train", args.data_root, models[0].config.image_size)
         x, y = train.last(args.calibrate).tensors()
-        temperature, bias = classify.fit_calibration(log_likelihoods(args, models, x).mean(dim=0), y)
+        temperature, bias = classify.fit_calibration(likelihoods_as_asked(args, models, x).mean(dim=0), y)
         logits = logits / temperature + bias
         biases = ", ".join(f"{b:+.2f}" for b in bias.tolist())
         how += f", temperature {temperature:.0f}, class biases {biases}: fitted on the last {len(y)} training pictures"
@@ -354,7 +358,7 @@ def run_evaluate(args) -> None:
         raise UsageError(
             f"{args.dataset} has {len(dataset.classes)} classes, {args.checkpoint} knows {model.config.num_classes}"
         )
-    nats = log_likelihoods(args, models, dataset.tensors()[0])
+    nats = likelihoods_as_asked(args, models, dataset.tensors()[0])
     log_p, how = judge(args, models, nats, args.dataset)
     report(nats[0], log_p, dataset, model, f"{args.dataset} {args.split} split", how)
 
@@ -365,7 +369,7 @@ def run_classify(args) -> None:
     size = model.config.image_size
     x = data.to_float(data.read_images([Path(file) for file in args.files], size, expected_size=size))
     prior = read_prior(args.prior, model.config.num_classes)
-    log_p = classify.log_posterior(log_likelihoods(args, models, x).mean(dim=0), prior)
+    log_p = classify.log_posterior(likelihoods_as_asked(args, models, x).mean(dim=0), prior)
     for file, row in zip(args.files, log_p.exp(), strict=True):
         chances = "  ".join(f"{name} {p:.4f}" for name, p in zip(model.class_names, row.tolist(), strict=True))
         say(f"{file}: {model.class_names[int(row.argmax())]}   ({chances})")
@@ -432,7 +436,7 @@ def run_submit(args) -> None:
     if model.config.num_classes != len(test.classes):
         raise UsageError(f"cpen455 has {len(test.classes)} classes, {args.checkpoint} knows {model.config.num_classes}")
     submission.rows([], [], args.format, args.fid)  # says what is wrong with them before the work starts
-    nats = log_likelihoods(args, models, test.tensors()[0])
+    nats = likelihoods_as_asked(args, models, test.tensors()[0])
     log_p, how = judge(args, models, nats, "cpen455")
     if distributed.rank():
         return
