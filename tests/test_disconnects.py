@@ -27,9 +27,8 @@ processes.set_forkserver_preload(["torch", "safetensors.torch", "tqdm.auto", "PI
 
 
 def configs(folder, precision="float32"):
-    return tiny(
-        folder, epochs=4, grad_clip=1.0, schedule="cosine", checkpoint_every=1, precision=precision, **ALL_AT_ONCE
-    )
+    how = {"optimizer": "muon", "grad_clip": 1.0, "schedule": "cosine", "checkpoint_every": 1, "precision": precision}
+    return tiny(folder, epochs=4, **how, **ALL_AT_ONCE)
 
 
 def run_to_the_end(pictures, run, precision, fatal_call=None, fatal_step=None, delay=0.0):

@@ -24,7 +24,9 @@ TRAIN = [
     *CARTOONS,
     "--flip",
     "--warmup=1",
-    "--lr=1e-2",
+    "--optimizer=muon",
+    "--lr=0.05",
+    "--adam-lr=2e-2",
     "--precision=float32",
     "--device=cpu",
 ]

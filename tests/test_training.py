@@ -91,14 +91,15 @@ def test_pictures_are_mirrored_and_shifted(picture_folder, tmp_path, monkeypatch
     assert len(found) == 18  # all there are
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("schedule", ["step", "cosine"])
-def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(picture_folder, tmp_path, schedule, precision):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("schedule,optimizer", [("step", "adam"), ("cosine", "muon")])
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(picture_folder, tmp_path, schedule, optimizer, precision):
     model_config, config = tiny(
         picture_folder,
         epochs=5,
         lr_decay=0.7,
         schedule=schedule,
+        optimizer=optimizer,
         precision=precision,
         checkpoint_every=2,
         **ALL_AT_ONCE,
@@ -302,6 +303,11 @@ def test_paper_preset_is_the_papers():
         ({"grad_clip": -1.0}, "grad_clip must not be negative"),
         ({"ema_decay": 1.0}, "ema_decay must be"),
         ({"schedule": "linear"}, "unknown schedule"),
+        ({"optimizer": "sgd"}, "unknown optimizer"),
+        ({"adam_lr": 0.0}, "adam_lr must be above 0"),
+        ({"optimizer": "muon", "weight_decay": -0.1}, "weight_decay at least 0"),
+        ({"optimizer": "muon", "lr": 0.5, "weight_decay": 2.0}, "weight_decay .* below 1 / lr"),
+        ({"weight_decay": 0.1}, "weight_decay is Muon's"),
         ({"hybrid": -0.1}, "hybrid must not be negative"),
         ({"wandb": "yes"}, "unknown wandb mode"),
     ],

@@ -21,6 +21,7 @@ from .classify import Scores, class_log_likelihoods, score
 from .data import UNKNOWN, ImageDataset, load_split, shifted, to_bytes, to_float
 from .layers import data_dependent_init
 from .model import ConditionalPixelCNN, ModelConfig
+from .muon import Muon
 from .runs import (
     RunState,
     Stopped,
@@ -34,6 +35,7 @@ from .runs import (
 )
 from .runtime import autocast, memory_format, pick_device, pick_precision
 
+OPTIMIZERS = ("adam", "muon")
 SOFTNESS = 20.0  # nats; divides log-likelihoods in `hybrid_loss`: sums over thousands of pixels are far too sure
 
 
@@ -50,7 +52,11 @@ class TrainConfig:
         data_root: the data set's folder, when it is not where `data.load_split` looks.
         train_limit: use the first so many training pictures; 0 is all.
         epochs, batch_size, seed: as usual.
-        lr: Adam's learning rate, at its highest.
+        optimizer: one of `OPTIMIZERS`: `adam` for all parameters; `muon` for the convolutions' kernels and Adam for
+            the others, see `muon.Muon`.
+        lr: the optimiser's learning rate, at its highest.
+        adam_lr: with `muon`, Adam's learning rate for the others, at its highest.
+        weight_decay: with `muon`, a step shortens the kernels by lr * weight_decay of their length.
         schedule: `step` multiplies it by `lr_decay` after each epoch, `cosine` brings it to 0 at the end.
         lr_decay: for `step`.
         warmup: steps over which the learning rate rises from 0.
@@ -78,7 +84,10 @@ class TrainConfig:
     train_limit: int = 0
     epochs: int = 200
     batch_size: int = 16
+    optimizer: str = "adam"
     lr: float = 2e-4
+    adam_lr: float = 5e-3
+    weight_decay: float = 0.0
     schedule: str = "step"
     lr_decay: float = 0.999995
     warmup: int = 0
@@ -107,6 +116,15 @@ class TrainConfig:
                 raise UsageError(f"{name} must not be negative, not {getattr(self, name)}")
         if not 0 < self.lr < math.inf or not 0 < self.lr_decay <= 1:
             raise UsageError(f"lr must be above 0, lr_decay above 0 and at most 1, not {self.lr}, {self.lr_decay}")
+        if self.optimizer not in OPTIMIZERS:
+            raise UsageError(f"unknown optimizer {self.optimizer!r}: choose from {', '.join(OPTIMIZERS)}")
+        if not 0 < self.adam_lr < math.inf or not 0 <= self.weight_decay * self.lr < 1:
+            raise UsageError(
+                f"adam_lr must be above 0, weight_decay at least 0 and below 1 / lr, "
+                f"not {self.adam_lr}, {self.weight_decay}"
+            )
+        if self.weight_decay and self.optimizer != "muon":
+            raise UsageError("weight_decay is Muon's: add --optimizer muon")
         if not 0 <= self.ema_decay < 1:
             raise UsageError(f"ema_decay must be at least 0 and less than 1, not {self.ema_decay}")
         if self.schedule not in ("step", "cosine"):
@@ -137,7 +155,7 @@ PRESETS: dict[str, dict] = {
         "grad_clip": 1.0,
         "checkpoint_every": 1,
     },
-    # today's habits on the course's starter size: warm-up and cosine, averaged weights, flips, clipping
+    # today's habits on the course's starter size: Muon, warm-up and cosine, averaged weights, flips, clipping
     "modern": {
         "nr_filters": 40,
         "nr_resnet": 1,
@@ -145,7 +163,8 @@ PRESETS: dict[str, dict] = {
         "fusion": "film,middle,late",
         "epochs": 40,
         "batch_size": 16,
-        "lr": 3e-3,
+        "optimizer": "muon",
+        "lr": 0.02,
         "schedule": "cosine",
         "warmup": 500,
         "ema_decay": 0.999,
@@ -161,7 +180,7 @@ PRESETS["best64"] = PRESETS["best"] | {
     "fusion": PRESETS["modern"]["fusion"],
     "image_size": 64,
     "init": "cpen455",
-    "lr": 1e-3,
+    "adam_lr": 1e-3,
     "warmup": 100,
     "epochs": 20,
 }
@@ -187,6 +206,14 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float
     if config.schedule == "step":
         return rate * config.lr_decay ** (step // steps_per_epoch)
     return rate * 0.5 * (1 + math.cos(math.pi * step / (config.epochs * steps_per_epoch)))
+
+
+def build_optimizer(model: ConditionalPixelCNN, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimiser that `config` names."""
+    if config.optimizer == "muon":
+        return Muon(model, config.lr, config.adam_lr, weight_decay=config.weight_decay)
+    on_mps = next(model.parameters()).device.type == "mps"
+    return torch.optim.Adam(model.parameters(), lr=config.lr, fused=not on_mps)
 
 
 def train(
@@ -237,7 +264,7 @@ def train(
     model = ConditionalPixelCNN(model_config).to(device).to(memory_format=memory_format(device))
     model.class_names = train_set.classes
     averaged = copy.deepcopy(model).eval().requires_grad_(False)
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=device.type != "mps")
+    optimizer = build_optimizer(model, config)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     run_state = RunState(model, averaged, optimizer, scaler)
     images = train_set.images.to(device)
@@ -347,8 +374,9 @@ def _train_epoch(run_state, forward, images, labels, config, precision, stop, fo
             x = torch.where(flips[own].to(device)[:, None, None, None], x.flip(3), x)
         if config.shift:
             x = shifted(x, *shifts[:, own].to(device))
+        lr = learning_rate(config, step, len(batches))
         for group in run_state.optimizer.param_groups:
-            group["lr"] = learning_rate(config, step, len(batches))
+            group["lr"] = lr * group.get("relative_lr", 1.0)
         seed_step(config.seed, step, rank)
         count = len(batches[i]) / nr_processes  # gradients are averaged over the processes
         scaler = run_state.scaler
