@@ -80,9 +80,10 @@ def matrix(name: str, kernel: torch.Tensor) -> torch.Tensor:
     return (kernel.transpose(0, 1) if name.startswith("back") else kernel).flatten(1)
 
 
-def test_three_steps_by_hand():
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_three_steps_by_hand(memory_format):
     """Nesterov's momentum from averages of the gradients, the polar factor by SVD, the decay; Adam by its formula."""
-    model = Kernels().double()
+    model = Kernels().double().to(memory_format=memory_format)
     optimizer = Muon(model, LR, ADAM_LR, MOMENTUM, DECAY)
     kernels, parameters = directions(model), dict(model.named_parameters())
     assert len(kernels) == 5 and len(parameters) == 5 + 4 + 5 + 1  # and lengths, biases, the table

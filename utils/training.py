@@ -180,6 +180,7 @@ PRESETS["best64"] = PRESETS["best"] | {
     "fusion": PRESETS["modern"]["fusion"],
     "image_size": 64,
     "init": "cpen455",
+    "lr": 5e-3,
     "adam_lr": 1e-3,
     "warmup": 100,
     "epochs": 20,
