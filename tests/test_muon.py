@@ -133,6 +133,19 @@ def test_a_parameter_without_a_gradient_stays():
     assert moved == {name for name in before if name.startswith("second")}
 
 
+def test_a_state_that_an_older_pytorch_saved():
+    """Newer releases give Adam's groups more settings; those that a saved state lacks take their defaults."""
+    optimizer = Muon(Kernels())
+    state = optimizer.state_dict()
+    del state["param_groups"][-1]["foreach"]
+    state["param_groups"][-1].pop("decoupled_weight_decay", None)  # since PyTorch 2.7
+    other = Kernels()
+    resumed = Muon(other)
+    resumed.load_state_dict(state)
+    other.second(torch.ones(1, 3, 2, 3)).sum().backward()
+    resumed.step()
+
+
 def test_both_rates_follow_one_schedule(picture_folder, tmp_path, monkeypatch):
     seen = []
     step = training.train_step

@@ -307,7 +307,7 @@ def test_paper_preset_is_the_papers():
         ({"adam_lr": 0.0}, "adam_lr must be above 0"),
         ({"optimizer": "muon", "weight_decay": -0.1}, "weight_decay at least 0"),
         ({"optimizer": "muon", "lr": 0.5, "weight_decay": 2.0}, "weight_decay .* below 1 / lr"),
-        ({"weight_decay": 0.1}, "weight_decay is Muon's"),
+        ({"weight_decay": 0.1}, "weight_decay goes with Muon"),
         ({"hybrid": -0.1}, "hybrid must not be negative"),
         ({"wandb": "yes"}, "unknown wandb mode"),
     ],
@@ -315,6 +315,16 @@ def test_paper_preset_is_the_papers():
 def test_bad_settings(change, message):
     with pytest.raises(UsageError, match=message):
         replace(TrainConfig(), **change)
+
+
+def test_another_optimiser_wants_a_learning_rate_of_its_own():
+    for preset, other in (("modern", "adam"), ("paper", "muon")):
+        with pytest.raises(UsageError, match=f"is not one for {other}: give --lr"):
+            configs_for(preset, 4, optimizer=other)
+        assert configs_for(preset, 4, optimizer=other, lr=0.003)[1].lr == 0.003
+    assert configs_for("modern", 4, optimizer="muon")[1].lr == 0.02
+    with pytest.raises(UsageError, match="adam_lr goes with Muon"):
+        configs_for("paper", 4, adam_lr=0.003)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(picture_folder, tmp_path, monkeypatch):

@@ -2,11 +2,12 @@
 
 A convolution's kernel is a matrix: a row for each output channel, a column for each number that the channel reads. Its
 gradient G = U S V' has singular values of very different sizes, so a step along G changes a few directions a lot and
-the others hardly at all. Muon steps along U V', the orthogonal matrix nearest to G, which changes all of them equally.
+the others hardly at all. Muon steps along U V', the (semi-)orthogonal matrix nearest to G, which changes all equally.
 Five Newton-Schulz steps, which are matrix products alone, come close enough to it.
 
-Under weight normalisation the kernel is the direction v, whose length means nothing: a step turns it. Lengths, biases
-and the class's tables are not matrices that act on a signal: Adam trains those.
+Under weight normalisation the kernel is the direction v. Its length does not change the output, only how far a step
+turns it: steps lengthen v, weight decay shortens it. Gains, biases and the class's embeddings are not matrices that act
+on a signal: Adam trains those.
 
 `torch.optim.Muon` (PyTorch 2.9 or newer) takes parameters that are matrices and handles them one by one, in bfloat16
 even where that is emulated: 6 to 26 times slower here. A PixelCNN++ has many small kernels of few shapes; those of one
@@ -56,6 +57,10 @@ class Muon(torch.optim.Optimizer):
                 self._turn(kernels, group["lr"], group["momentum"], group["weight_decay"], group["transposed"])
         self.adam.param_groups, self.adam.state = [of_others], self.state  # loading a state replaces both
         self.adam.step()
+
+    def load_state_dict(self, state_dict) -> None:
+        super().load_state_dict(state_dict)
+        self.adam.__setstate__({"param_groups": self.param_groups[-1:]})  # adds what an older PyTorch did not save
 
     def _turn(self, kernels, lr, momentum, weight_decay, transposed):
         for kernel in kernels:

@@ -57,9 +57,9 @@ class TrainConfig:
         lr: the optimiser's learning rate, at its highest.
         adam_lr: with `muon`, Adam's learning rate for the others, at its highest.
         weight_decay: with `muon`, a step shortens the kernels by lr * weight_decay of their length.
-        schedule: `step` multiplies it by `lr_decay` after each epoch, `cosine` brings it to 0 at the end.
+        schedule: `step` multiplies both rates by `lr_decay` after each epoch, `cosine` brings them to 0 at the end.
         lr_decay: for `step`.
-        warmup: steps over which the learning rate rises from 0.
+        warmup: steps over which both rates rise from 0.
         ema_decay: of the averaged weights, per step; 0 keeps the average equal to the weights.
         flip: mirror each training picture with probability 1/2.
         shift: move it by up to so many pixels in each direction, its edge repeated.
@@ -124,7 +124,7 @@ class TrainConfig:
                 f"not {self.adam_lr}, {self.weight_decay}"
             )
         if self.weight_decay and self.optimizer != "muon":
-            raise UsageError("weight_decay is Muon's: add --optimizer muon")
+            raise UsageError("weight_decay goes with Muon: add --optimizer muon")
         if not 0 <= self.ema_decay < 1:
             raise UsageError(f"ema_decay must be at least 0 and less than 1, not {self.ema_decay}")
         if self.schedule not in ("step", "cosine"):
@@ -196,10 +196,19 @@ def check_preset(name: str) -> dict:
 
 
 def configs_for(preset: str, num_classes: int, **overrides) -> tuple[ModelConfig, TrainConfig]:
-    """The two configs of a preset, with fields of either replaced. Raises UsageError for an unknown preset."""
+    """The two configs of a preset, with fields of either replaced.
+
+    Raises:
+        UsageError: an unknown preset, a value out of range, another optimiser without a learning rate for it.
+    """
     values = check_preset(preset) | overrides
     of_model = {name: values.pop(name) for name in list(values) if name in ModelConfig.__dataclass_fields__}
-    return ModelConfig(num_classes, **of_model), TrainConfig(**values)
+    config = TrainConfig(**values)
+    if config.optimizer != PRESETS[preset].get("optimizer", TrainConfig.optimizer) and "lr" not in overrides:
+        raise UsageError(f"the learning rate of preset {preset!r} is not one for {config.optimizer}: give --lr too")
+    if "adam_lr" in overrides and config.optimizer != "muon":
+        raise UsageError("adam_lr goes with Muon: add --optimizer muon, or set --lr")
+    return ModelConfig(num_classes, **of_model), config
 
 
 def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
@@ -394,7 +403,7 @@ def _train_epoch(run_state, forward, images, labels, config, precision, stop, fo
             if not math.isfinite(total_of_all):
                 raise Diverged(
                     f"the loss became NaN or infinite in epoch {epoch + 1}; the last good checkpoint is kept. "
-                    f"Try a smaller --lr or --grad-clip 1"
+                    f"Try a smaller --lr or --adam-lr, or --grad-clip 1"
                 )
             bar.set_postfix(bpd=f"{bits.item():.3f}")
         if stopping:
