@@ -46,21 +46,21 @@ class Muon(torch.optim.Optimizer):
         self.adam = torch.optim.Adam([{"params": list(others), "relative_lr": adam_lr / lr}], adam_lr, fused=fused)
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__([*groups, *self.adam.param_groups], defaults)
+        self.adam.state = self.state
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One step along the gradients. Parameters without a gradient stay as they are."""
-        *of_kernels, of_others = self.param_groups
-        for group in of_kernels:
+        for group in self.param_groups[:-1]:
             kernels = [kernel for kernel in group["params"] if kernel.grad is not None]
             if kernels:
                 self._turn(kernels, group["lr"], group["momentum"], group["weight_decay"], group["transposed"])
-        self.adam.param_groups, self.adam.state = [of_others], self.state  # loading a state replaces both
         self.adam.step()
 
     def load_state_dict(self, state_dict) -> None:
-        super().load_state_dict(state_dict)
-        self.adam.__setstate__({"param_groups": self.param_groups[-1:]})  # adds what an older PyTorch did not save
+        super().load_state_dict(state_dict)  # replaces the groups and the state, which Adam shares
+        shared = {"param_groups": self.param_groups[-1:], "state": self.state}
+        self.adam.__setstate__(shared)  # adds what an older PyTorch did not save
 
     def _turn(self, kernels, lr, momentum, weight_decay, transposed):
         for kernel in kernels:

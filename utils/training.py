@@ -201,10 +201,11 @@ def configs_for(preset: str, num_classes: int, **overrides) -> tuple[ModelConfig
     Raises:
         UsageError: an unknown preset, a value out of range, another optimiser without a learning rate for it.
     """
-    values = check_preset(preset) | overrides
+    of_preset = check_preset(preset)
+    values = of_preset | overrides
     of_model = {name: values.pop(name) for name in list(values) if name in ModelConfig.__dataclass_fields__}
     config = TrainConfig(**values)
-    if config.optimizer != PRESETS[preset].get("optimizer", TrainConfig.optimizer) and "lr" not in overrides:
+    if config.optimizer != of_preset.get("optimizer", TrainConfig.optimizer) and "lr" not in overrides:
         raise UsageError(f"the learning rate of preset {preset!r} is not one for {config.optimizer}: give --lr too")
     if "adam_lr" in overrides and config.optimizer != "muon":
         raise UsageError("adam_lr goes with Muon: add --optimizer muon, or set --lr")
