@@ -7,7 +7,7 @@ CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || comman
 .DELETE_ON_ERROR:
 
 demo: .venv/ready
-	$(IN_VENV) -m utils demo
+	$(IN_VENV) -m kit demo
 
 lab: .venv/ready
 	cd notebooks && ../.venv/bin/jupyter lab
@@ -26,11 +26,11 @@ chromium:
 	@test -n "$(CHROMIUM)" || { echo "error: no Chromium found: apt-get install chromium" >&2; exit 2; }
 
 notebooks: .venv/ready
-	$(IN_VENV) notebooks/build.py
+	$(IN_VENV) -m kit.notebooks
 
 # one page from notebook 08: make report RUN=mine, or RUN="mine other" side by side
 report: .venv/ready
-	@$(IN_VENV) notebooks/report.py $(call typed,RUN)
+	@$(IN_VENV) -m kit report $(call typed,RUN)
 
 bench: .venv/ready
 	$(IN_VENV) -m benchmarks
@@ -39,10 +39,10 @@ bench: .venv/ready
 typed = '$(if $(filter command,$(origin $(1))),$($(1)))'
 
 kaggle: .venv/ready
-	@$(IN_VENV) notebooks/publish.py kaggle $(call typed,USERNAME)
+	@$(IN_VENV) -m kit.publish kaggle $(call typed,USERNAME)
 
 colab: .venv/ready
-	@$(IN_VENV) notebooks/publish.py colab $(call typed,REPOSITORY)
+	@$(IN_VENV) -m kit.publish colab $(call typed,REPOSITORY)
 
 .venv/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \

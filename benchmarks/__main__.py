@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from utils.runtime import machine, pick_device
+from kit.platforms import machine
+from utils.device import pick_device
 
 from .common import Row, Setting
 

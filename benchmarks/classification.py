@@ -6,7 +6,7 @@ from utils import UsageError
 from utils.checkpoints import load_model
 from utils.classify import class_log_likelihoods
 from utils.data import load_split
-from utils.runtime import pick_precision
+from utils.device import pick_precision
 
 from .common import Row, Setting, forward_flops, matmul_rate, seconds
 from .plain import log_prob as plain_log_prob
@@ -45,7 +45,7 @@ def rows(setting: Setting):
     first = of_all(lambda: class_log_likelihoods(model, x, precision=precision))
     in_float32 = of_all(lambda: class_log_likelihoods(model, x))
     yield Row(
-        f"classifying {COUNT} images x 4 labels, paper's model",
+        f"classifying {COUNT} images x 4 labels, report's model",
         of_all(lambda: plain(model, x)),
         first + again * in_float32,
         COUNT * 4 * forward_flops(model) / matmul_rate(precision, CPU),

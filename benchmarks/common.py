@@ -13,12 +13,12 @@ from utils.model import ConditionalPixelCNN, ModelConfig
 
 @dataclass(frozen=True)
 class Setting:
-    """How large the work is: the paper's sizes, or tiny ones that only show that everything runs."""
+    """How large the work is: the report's sizes, or tiny ones that only show that everything runs."""
 
     tiny: bool = False
 
     def model(self, image_size: int = 32) -> ConditionalPixelCNN:
-        """The paper's model with weights drawn at random: their values do not change the time."""
+        """The report's model with weights drawn at random: their values do not change the time."""
         torch.manual_seed(0)
         size = {"nr_filters": 4, "nr_resnet": 1, "nr_logistic_mix": 2} if self.tiny else {}
         return ConditionalPixelCNN(ModelConfig(4, image_size=image_size // 4 if self.tiny else image_size, **size))

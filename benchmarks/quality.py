@@ -19,14 +19,16 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from tqdm.auto import tqdm
 
+from kit.fid import frechet_distance
+from kit.platforms import machine
+from kit.scores import wilson_interval
 from utils import UsageError, mixture
 from utils.checkpoints import load_model, write_atomically
-from utils.classify import calibration_error, fit_temperature, log_posterior, score, wilson_interval
+from utils.classify import calibration_error, fit_temperature, log_posterior, score
 from utils.data import ImageDataset, load_split, shifted
-from utils.fid import frechet_distance
+from utils.device import autocast, pick_device, pick_precision
 from utils.figures import show_images
 from utils.model import ConditionalPixelCNN
-from utils.runtime import autocast, machine, pick_device, pick_precision
 from utils.sampling import generate
 
 from .common import seconds
@@ -135,7 +137,7 @@ def nearest(queries: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
 def classification(logits: Tensor, y: Tensor, temperature: float, ms: float) -> dict:
     """Accuracy with its 95 % interval (Wilson), calibration before and after, cost. logits: (N, C)."""
     scores = score(logits.argmax(1), y, logits.shape[1])
-    low, high = wilson_interval(scores.accuracy, scores.count)
+    low, high = wilson_interval(int(scores.confusion.diag().sum()), scores.count)
     return {
         "accuracy": scores.accuracy,
         "95 % from": low,

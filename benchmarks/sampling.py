@@ -27,7 +27,7 @@ def rows(setting: Setting):
         note = f"{cached / batch:.3f} s an image"
         if naive is not None:
             note += f"; naive: {size} times the measured cost of one row"
-        yield Row(f"{batch} samples, paper's model", naive, cached, batch * flops / rate, note)
+        yield Row(f"{batch} samples, report's model", naive, cached, batch * flops / rate, note)
 
     large = setting.model(image_size=64).eval()
     labels = torch.arange(4)

@@ -11,7 +11,7 @@ import torch
 import torch._inductor.config
 
 from utils import mixture
-from utils.runtime import memory_format, pick_device, pick_precision
+from utils.device import memory_format, pick_device, pick_precision
 from utils.training import train_step, update_average
 
 from . import plain
@@ -74,7 +74,7 @@ def rows(setting: Setting):
     precision = pick_precision(CPU)
     floor = 3 * batch * forward_flops(setting.model()) / matmul_rate(precision, CPU)
     before = seconds(plain_step(setting, batch), repeats, warmup=2)
-    what = f"training step, batch {batch}, paper's model"
+    what = f"training step, batch {batch}, report's model"
     note = str(precision).removeprefix("torch.")
     yield Row(what, before, seconds(tuned_step(setting, batch), repeats, warmup=2), floor, note)
     compiled = tuned_step(setting, batch, compiled=True)

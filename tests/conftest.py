@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from kit.runs import run_configs
 from utils import checkpoints
 from utils.model import ConditionalPixelCNN, ModelConfig
-from utils.training import configs_for
 
 TINY = {"nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 1, "image_size": 8, "device": "cpu"}
 # what a resumed run must get right; the last batch of 12 pictures is short
@@ -21,7 +21,7 @@ TIMING = ("images_per_second", "seconds", "seconds_saving", "time")  # the numbe
 
 def tiny(folder, **overrides):
     """The configs of a run on a picture folder that takes a moment."""
-    return configs_for(
+    return run_configs(
         "starter", 2, **(TINY | {"dataset": "folder", "data_root": str(folder), "epochs": 2} | overrides)
     )
 

@@ -36,7 +36,7 @@ def test_every_output_sees_all_of_the_past_and_nothing_else(sites):
 def test_one_resnet_sees_six_columns_in_the_rows_that_the_coarser_scale_skips():
     """A fact of the architecture: on odd rows the nearest row reaches the output at full scale only, through one
     first convolution, two of the way down, one after the skip and two of the last block."""
-    grads = influence(small_model(fusion="paper"))
+    grads = influence(small_model(fusion="report"))
     output, _, pixel = (grads > 0).nonzero().unbind(1)
     assert (pixel < output).all()
     past = torch.ones(SIZE**2, SIZE**2).tril(-1).bool()[:, None].expand_as(grads)

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 from conftest import random_pictures, small_model
-from scipy.stats import binomtest
 
 from utils import UsageError, mixture
 from utils.classify import (
@@ -18,7 +17,6 @@ from utils.classify import (
     fit_temperature,
     log_posterior,
     score,
-    wilson_interval,
 )
 
 
@@ -90,13 +88,6 @@ def test_scores_without_any_known_label():
 def test_a_class_that_is_not_there():
     scores = score(torch.tensor([0, 0]), torch.tensor([0, 0]), 2)
     assert scores.accuracy == 1.0 and scores.macro_f1 == 0.5 and math.isnan(scores.recall[1])
-
-
-@pytest.mark.parametrize("hits, count", [(441, 519), (0, 1), (1, 1), (0, 40), (40, 40), (1, 3), (25_000, 50_000)])
-def test_wilsons_interval(hits, count):
-    low, high = wilson_interval(hits / count, count)
-    assert (low, high) == pytest.approx(binomtest(hits, count).proportion_ci(method="wilson"), rel=1e-9, abs=1e-12)
-    assert 0 <= low < high <= 1
 
 
 def test_evidence_sums_to_the_difference_of_the_log_likelihoods():

@@ -14,8 +14,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from scipy.stats import binomtest
 
+from kit.__main__ import main
 from utils import checkpoints
-from utils.__main__ import main
 
 TINY = ["--nr-filters=4", "--nr-resnet=1", "--nr-logistic-mix=1", "--image-size=8", "--device=cpu"]
 
@@ -40,8 +40,8 @@ def weights(tmp_path) -> Path:
     return tmp_path / "two.safetensors"
 
 
-def test_python_dash_m_utils_says_what_it_can_do():
-    command = [sys.executable, "-m", "utils", "--help"]
+def test_python_dash_m_kit_says_what_it_can_do():
+    command = [sys.executable, "-m", "kit", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], check=True)
     assert all(name in done.stdout for name in ("demo", "train", "evaluate", "generate", "classify"))
 
@@ -140,7 +140,7 @@ def assert_refused(capsys, arguments, *words):
 
 
 def test_status_and_standard_error_of_the_process():
-    command = [sys.executable, "-m", "utils", "evaluate", "--checkpoint", "nothing"]
+    command = [sys.executable, "-m", "kit", "evaluate", "--checkpoint", "nothing"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: no weights found for 'nothing'") and done.stderr.count("\n") == 1

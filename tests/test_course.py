@@ -16,8 +16,9 @@ import torch
 from conftest import small_model
 from PIL import Image
 
-from utils import checkpoints, course
-from utils.__main__ import main
+from kit import course
+from kit.__main__ import main
+from utils import checkpoints
 
 UTILS = """
 import csv, os, torch

@@ -12,9 +12,9 @@ import pytest
 from conftest import pixels, tiny, wait_for
 from PIL import Image
 
-from utils import dashboard as module
-from utils import training
-from utils.dashboard import TrainingDashboard, read_metrics
+from kit.runs import read_metrics
+from kit.train import train
+from kit.widgets.dashboard import TrainingDashboard
 
 matplotlib.use("agg")
 
@@ -31,7 +31,9 @@ LINE = {
 @pytest.fixture
 def shown(monkeypatch) -> list:
     calls: list = []
-    monkeypatch.setattr(module, "show", lambda widget, png, update=False: calls.append((widget, png, update)))
+    monkeypatch.setattr(
+        "kit.widgets.dashboard.show", lambda widget, png, update=False: calls.append((widget, png, update))
+    )
     return calls
 
 
@@ -116,7 +118,7 @@ def test_a_run_of_train_itself(shown, picture_folder, tmp_path):
     model_config, config = tiny(picture_folder, sample_every=2)
     board = TrainingDashboard(tmp_path / "run", interval=0.5)
     lines: list = []
-    training.train(model_config, config, tmp_path / "run", on_epoch=lines.append)
+    train(model_config, config, tmp_path / "run", on_epoch=lines.append)
     board.wait()
     assert board.lines == lines and len(lines) == 2
     assert f"validation {lines[-1]['validation_bpd']:.3f}" in board.note.value

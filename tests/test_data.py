@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from kit.widgets.upload import read_upload
 from utils import UsageError, data
 from utils.cartoons import draw
 from utils.data import ImageDataset, load_split, shifted, to_bytes, to_float
@@ -228,17 +229,17 @@ def encoded(picture, form="PNG", **how) -> bytes:
 def test_an_upload_is_made_to_fit():
     grey = np.linspace(0, 255, 64).reshape(8, 8)
     expected = torch.from_numpy(grey.astype(np.uint8)).expand(3, -1, -1)
-    image, remark = data.read_upload(encoded(Image.fromarray(grey.astype(np.uint8))), 8)
+    image, remark = read_upload(encoded(Image.fromarray(grey.astype(np.uint8))), 8)
     assert torch.equal(image, expected) and remark == "a picture of 8x8 pixels, turned from mode L into RGB"
-    image, _ = data.read_upload(encoded(Image.fromarray((grey * 257).astype(np.uint16))), 8)
+    image, _ = read_upload(encoded(Image.fromarray((grey * 257).astype(np.uint16))), 8)
     assert (image.int() - expected).abs().max() <= 1, "16 bits a pixel"
     clear = Image.new("RGBA", (8, 8), (10, 20, 30, 0))
-    assert (data.read_upload(encoded(clear), 8)[0] == 255).all(), "transparent is white"
+    assert (read_upload(encoded(clear), 8)[0] == 255).all(), "transparent is white"
     exif = Image.Exif()
     exif[274] = 6  # the camera was held sideways
     sideways = Image.new("RGB", (16, 8))
     sideways.paste((255, 255, 255), (0, 0, 8, 8))  # the left half, which is the top once it is turned
-    turned, remark = data.read_upload(encoded(sideways, exif=exif), 8)
+    turned, remark = read_upload(encoded(sideways, exif=exif), 8)
     assert (turned[:, :3] > 250).all() and (turned[:, 5:] < 5).all() and remark.endswith("16x8 pixels, resized to 8x8")
 
 
@@ -251,11 +252,11 @@ def test_refused_uploads(monkeypatch):
         (whole[: len(whole) // 2], "cannot be read as a picture"),
     ]:
         with pytest.raises(UsageError, match=sentence):
-            data.read_upload(content, 8)
+            read_upload(content, 8)
     bomb = encoded(Image.new("1", (20_000, 20_000)))
     assert len(bomb) < 100_000
     with pytest.raises(UsageError, match=r"too large .*: make it smaller first"):
-        data.read_upload(bomb, 8)
-    monkeypatch.setattr(data, "MAX_UPLOAD_PIXELS", 64 * 64 - 1)
+        read_upload(bomb, 8)
+    monkeypatch.setattr("kit.widgets.upload.MAX_UPLOAD_PIXELS", 64 * 64 - 1)
     with pytest.raises(UsageError, match=r"too large \(64x64 pixels, more than 4,095\)"):
-        data.read_upload(whole, 8)
+        read_upload(whole, 8)

@@ -16,10 +16,11 @@ import pytest
 import torch
 from conftest import ALL_AT_ONCE, TIMING, tiny
 
-from utils import UsageError, training
-from utils.__main__ import main
-from utils.runs import Stopped, StopRequest, seconds_of
-from utils.training import configs_for, train
+from kit import train as loop
+from kit.__main__ import main
+from kit.runs import Stopped, StopRequest, run_configs, seconds_of
+from kit.train import train
+from utils import UsageError
 
 # started once, with PyTorch imported: each run is a fork of it
 processes = multiprocessing.get_context("forkserver")
@@ -53,7 +54,7 @@ def run_to_the_end(pictures, run, precision, fatal_call=None, fatal_step=None, d
 
     for name in ("fsync", "replace", "link"):
         setattr(os, name, counted(getattr(os, name)))
-    step = training.train_step
+    step = loop.train_step
 
     def train_step(*args):
         nonlocal steps
@@ -62,7 +63,7 @@ def run_to_the_end(pictures, run, precision, fatal_call=None, fatal_step=None, d
             threading.Timer(delay, die).start()
         return step(*args)
 
-    training.train_step = train_step
+    loop.train_step = train_step
     train(*configs(pictures, precision), run, resume=run.exists())
 
 
@@ -149,7 +150,7 @@ def test_file_systems_without_hard_links(picture_folder, tmp_path, monkeypatch):
 def test_asked_to_stop_it_saves_the_very_batch(picture_folder, tmp_path, number, monkeypatch):
     whole = train(*configs(picture_folder), tmp_path / "whole")
     steps = 0
-    step = training.train_step
+    step = loop.train_step
 
     def train_step(*args):
         nonlocal steps
@@ -158,7 +159,7 @@ def test_asked_to_stop_it_saves_the_very_batch(picture_folder, tmp_path, number,
             os.kill(os.getpid(), number)
         return step(*args)
 
-    monkeypatch.setattr(training, "train_step", train_step)
+    monkeypatch.setattr(loop, "train_step", train_step)
     with pytest.raises(Stopped, match=rf"{number.name} came in epoch 1, after 2 of 3 batches"):
         train(*configs(picture_folder), tmp_path / "parts")
     with pytest.raises(Stopped, match=rf"{number.name} came after epoch 2"):
@@ -200,4 +201,4 @@ def test_time_limits(text, seconds):
 @pytest.mark.parametrize("text", ["11", "h", "1.5h", "-1h", "1m1h", "soon"])
 def test_bad_time_limits(text):
     with pytest.raises(UsageError, match="written like 11h30m"):
-        configs_for("starter", 2, time_limit=text)
+        run_configs("starter", 2, time_limit=text)

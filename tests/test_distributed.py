@@ -12,7 +12,8 @@ import torch
 from conftest import TIMING, small_model
 from safetensors.torch import load_file
 
-from utils import UsageError, checkpoints, distributed
+from kit import distributed
+from utils import UsageError, checkpoints
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = Path(__file__).with_name("two_processes.py")

@@ -24,9 +24,10 @@ import numpy as np
 import pytest
 import torch
 
-from utils import UsageError, data, download
-from utils.__main__ import build_parser, main
-from utils.download import BadArchive, download_cifar10, download_cpen455, unpack_archive
+from kit import download
+from kit.__main__ import build_parser, main
+from kit.download import BadArchive, download_cifar10, download_cpen455, unpack_archive
+from utils import UsageError, data
 
 TOP = "CPEN455HW-2024W2-0123abc"
 
@@ -199,12 +200,12 @@ def test_the_command_brings_everything_and_then_has_nothing_to_do(server, files,
 def test_the_errors_name_commands_that_can_be_typed(tmp_path, monkeypatch):
     for dataset in ("cpen455", "cifar10"):
         for root in (tmp_path / "it's here", None):
-            monkeypatch.setattr(data, "KIT", tmp_path / "kit" / "kit")
+            monkeypatch.setattr(data, "FOLDER", tmp_path / "kit" / "kit" / "data")
             monkeypatch.delenv("CPEN455_ROOT", raising=False)
             with pytest.raises(UsageError) as caught:
                 data.load_split(dataset, "train", root)
             typed = shlex.split(re.search("`(.*)`", str(caught.value))[1])
-            assert typed[:3] == ["python", "-m", "utils"]
+            assert typed[:3] == ["python", "-m", "kit"]
             args = build_parser().parse_args(typed[3:])
             assert (args.command, args.dataset, args.root) == ("data", dataset, str(root) if root else None)
 
@@ -507,7 +508,7 @@ def test_a_full_disk(server, files, target):
 PROGRAM = """
 import functools, os, signal, sys
 from pathlib import Path
-from utils import download
+from kit import download
 
 target, url, manifest, fatal = sys.argv[1:]
 download.MANIFEST = Path(manifest)

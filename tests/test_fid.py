@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 from scipy import linalg
 
-from utils import UsageError, data, fid
-from utils.__main__ import main
+from kit import fid
+from kit.__main__ import main
+from utils import UsageError, data
 
 
 @pytest.fixture(scope="module")

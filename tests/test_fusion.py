@@ -11,7 +11,7 @@ from utils.model import ConditionalPixelCNN, ModelConfig
 
 def test_sites_are_parsed_in_one_order():
     assert parse_sites("late, early") == ("early", "late")
-    assert parse_sites(["film", "paper"]) == ("early", "upstream", "middle", "late", "film")
+    assert parse_sites(["film", "report"]) == ("early", "upstream", "middle", "late", "film")
     assert parse_sites("all") == SITES and parse_sites("none") == ()
 
 

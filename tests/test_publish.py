@@ -1,6 +1,5 @@
 """`make kaggle` and `make colab`: what they build passes the platforms' documented rules, and works when unpacked."""
 
-import importlib
 import json
 import os
 import re
@@ -44,7 +43,7 @@ def clone(tmp_path_factory) -> Path:
 
 
 def publish(clone: Path, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "notebooks/publish.py", *arguments]
+    command = [sys.executable, "-m", "kit.publish", *arguments]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     return subprocess.run(command, cwd=clone, capture_output=True, text=True, env=environment)
 
@@ -144,7 +143,7 @@ def test_the_first_cell_finds_the_unpacked_archive_and_it_works(clone, tmp_path)
             file.extractall(mounted / mount)
         assert run_first_cell(working, mounted) == working / "pixelcnn-kit"
     flags = ["--checkpoint", "cartoons", "--per-class", "1", "--classes", "panda", "--out", str(working / "drawn")]
-    command = [sys.executable, "-m", "utils", "generate", *flags]
+    command = [sys.executable, "-m", "kit", "generate", *flags]
     done = subprocess.run(command, cwd=working / "pixelcnn-kit", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (working / "drawn").iterdir()) == ["Class1_image_01.png", "gallery.png"]
@@ -156,8 +155,10 @@ def test_a_repository_is_named_in_one_place_and_stamped_everywhere(tmp_path):
     assert done.returncode == 0, done.stderr
     before, after = contents(ROOT / "notebooks"), contents(clone / "notebooks")
     changed = {name for name in after if before[name] != after[name]}
-    assert changed == {name for name in after if name.endswith(".ipynb")} | {"build.py"} and len(changed) == 10
-    for name in changed - {"build.py"}:
+    assert changed == {name for name in after if name.endswith(".ipynb")} and len(changed) == 9
+    sources = [{n: d for n, d in contents(folder / "kit").items() if n.endswith(".py")} for folder in (ROOT, clone)]
+    assert [name for name in sources[1] if sources[0][name] != sources[1][name]] == ["notebooks.py"]
+    for name in changed:
         text = after[name].decode()
         assert "YOUR-ACCOUNT" not in text
         assert text.count("github.com/jane-doe/my.kit_2") == 2 and f"/main/notebooks/{name})" in text
@@ -167,7 +168,7 @@ def test_a_repository_is_named_in_one_place_and_stamped_everywhere(tmp_path):
         assert sum(old != new for old, new in differing) == 3, "two badges and the clone, nothing else"
     assert all(f"\n{n}. " in done.stdout for n in range(1, 6))
 
-    command = [sys.executable, "notebooks/build.py", "--stamp"]  # build.py itself now says the same
+    command = [sys.executable, "-m", "kit.notebooks", "--stamp"]  # it now says the same itself
     assert subprocess.run(command, cwd=clone).returncode == 0
     assert contents(clone / "notebooks") == after
 
@@ -178,23 +179,21 @@ WRONG_REPOSITORIES += ["jane/kit.git", "jane/..", 'jane/kit"', "jane/kit\n"]
 
 
 def test_a_wrong_name_writes_nothing(clone, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(clone / "notebooks")
-    publish = importlib.import_module("publish")
-    try:
-        before = contents(clone)
-        for place, variable, names in (
-            ("kaggle", "USERNAME", WRONG_USERS),
-            ("colab", "REPOSITORY", WRONG_REPOSITORIES),
-        ):
-            for name in names:
-                assert publish.main([place, name]) == 2, name
-                printed = capsys.readouterr()
-                assert printed.err.startswith(f"error: {variable} ") and printed.err.count("\n") == 1
-                assert printed.out == ""
-        assert contents(clone) == before
-    finally:
-        for name in ("publish", "build"):
-            del sys.modules[name]
+    from kit import notebooks, publish
+
+    monkeypatch.setattr(publish, "KIT", clone)
+    monkeypatch.setattr(notebooks, "FOLDER", clone / "notebooks")
+    before, of_the_kit = contents(clone), contents(ROOT / "notebooks")
+    for place, variable, names in (
+        ("kaggle", "USERNAME", WRONG_USERS),
+        ("colab", "REPOSITORY", WRONG_REPOSITORIES),
+    ):
+        for name in names:
+            assert publish.main([place, name]) == 2, name
+            printed = capsys.readouterr()
+            assert printed.err.startswith(f"error: {variable} ") and printed.err.count("\n") == 1
+            assert printed.out == ""
+    assert contents(clone) == before and contents(ROOT / "notebooks") == of_the_kit
 
 
 def test_make_takes_a_typed_name_only(clone):

@@ -1,7 +1,6 @@
 """`make report`: the page says what a run is worth, two runs side by side, and what is missing; it needs no network."""
 
 import html
-import importlib
 import json
 import os
 import re
@@ -13,22 +12,23 @@ import torch
 from conftest import save_small_model, tiny
 from scipy.stats import binomtest
 
-from utils import UsageError, checkpoints, training
+from kit.__main__ import main
+from kit.commands import report as module
+from kit.report import commit, examine, most_confused, rough_fid
+from kit.train import train
+from utils import UsageError, checkpoints
 from utils.classify import class_log_likelihoods, log_posterior
 from utils.data import load_split
-from utils.report import commit, examine, most_confused, rough_fid
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
 def page_maker(monkeypatch, tmp_path):
-    """notebooks/report.py, with dist/ and runs in a folder of the test's own."""
-    monkeypatch.syspath_prepend(str(ROOT / "notebooks"))
-    module = importlib.import_module("report")
+    """`python -m kit report`, with dist/ and runs in a folder of the test's own."""
     monkeypatch.setattr(module, "DIST", tmp_path / "dist")
     monkeypatch.setenv("PIXELCNN_RUNS", str(tmp_path / "runs"))
-    return module
+    return lambda *words: main(["report", *words])
 
 
 def in_cells(page: str) -> list[list[str]]:
@@ -51,9 +51,9 @@ def test_a_page_on_two_runs(page_maker, picture_folder, tmp_path, capsys):
     folders = []
     for name, filters in (("mine", 4), ("<other>", 5)):
         folder = tmp_path / "runs" / name
-        training.train(*tiny(picture_folder, nr_filters=filters, lr=1e-2), folder)
+        train(*tiny(picture_folder, nr_filters=filters, lr=1e-2), folder)
         folders.append(folder)
-    assert page_maker.main(["mine <other>"]) == 0
+    assert page_maker("mine <other>") == 0
     path = tmp_path / "dist" / "report-mine-other.html"
     assert str(path) in capsys.readouterr().out
     page = path.read_text()
@@ -83,7 +83,7 @@ def test_a_page_on_a_file_of_weights(page_maker, picture_folder, tmp_path):
     """It has no settings, curves, FID or times of training; each is said."""
     weights = save_small_model(tmp_path / "two.safetensors", 2)
     flags = [str(weights), "--dataset", "folder", "--data-root", str(picture_folder)]
-    assert page_maker.main(flags) == 0
+    assert page_maker(*flags) == 0
     (path,) = (tmp_path / "dist").iterdir()
     page = path.read_text()
     assert [["accuracy", expected(weights, picture_folder)[1]]] == [r for r in in_cells(page) if r[:1] == ["accuracy"]]
@@ -94,9 +94,9 @@ def test_a_page_on_a_file_of_weights(page_maker, picture_folder, tmp_path):
 
 def test_where_the_page_of_one_run_lies(page_maker, picture_folder, tmp_path, monkeypatch):
     folder = tmp_path / "runs" / "mine"
-    training.train(*tiny(picture_folder, epochs=1), folder)
-    monkeypatch.setattr(page_maker.build, "execute", lambda *_args, **_more: None)
-    assert page_maker.main(["mine"]) == 0
+    train(*tiny(picture_folder, epochs=1), folder)
+    monkeypatch.setattr(module.notebooks, "execute", lambda *_args, **_more: None)
+    assert page_maker("mine") == 0
     assert (folder / "report.html").is_file() and not (tmp_path / "dist").exists()
 
 
@@ -114,7 +114,7 @@ def test_wrong_input_is_one_line_and_writes_nothing(page_maker, tmp_path, capsys
     save_small_model(tmp_path / "two.safetensors", 2)
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()
-    assert page_maker.main(flags) == 2
+    assert page_maker(*flags) == 2
     said = capsys.readouterr()
     assert said.err.startswith("error: ") and said.err.count("\n") == 1 and words in said.err and said.out == ""
     assert [path.name for path in tmp_path.iterdir()] == ["two.safetensors"]
@@ -124,9 +124,9 @@ def test_make_passes_the_name(tmp_path):
     environment = {name: v for name, v in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     command = ["make", "--no-print-directory", "--dry-run", "report", "RUN=mine other"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment | {"RUN": "exported"})
-    assert "notebooks/report.py 'mine other'" in done.stdout
+    assert "-m kit report 'mine other'" in done.stdout
     done = subprocess.run(command[:-1], cwd=ROOT, capture_output=True, text=True, env=environment | {"RUN": "exported"})
-    assert "notebooks/report.py ''" in done.stdout
+    assert "-m kit report ''" in done.stdout
 
 
 def test_pictures_without_a_label_do_not_count(course_data, tmp_path):
@@ -155,11 +155,9 @@ def test_the_most_confused_come_first(picture_folder, tmp_path, monkeypatch):
     assert log_posterior(nats).exp()[2, 1] == log_posterior(nats).exp()[3, 1] == 1
     examined = examined.__class__(**vars(examined) | {"x": examined.x[:4], "y": torch.zeros(4).long(), "nats": nats})
     shown = {}
-    monkeypatch.setattr("utils.report.picture", lambda *_args: None)
-    monkeypatch.setattr("utils.report.sentence", lambda text: shown.update(text=text))
-    monkeypatch.setattr(
-        "utils.report.figures.captioned", lambda x, captions, zoom: shown.update(x=x, captions=captions)
-    )
+    monkeypatch.setattr("kit.report.picture", lambda *_args: None)
+    monkeypatch.setattr("kit.report.sentence", lambda text: shown.update(text=text))
+    monkeypatch.setattr("kit.report.figures.captioned", lambda x, captions, zoom: shown.update(x=x, captions=captions))
     most_confused([examined])
     assert torch.equal(shown["x"], examined.x[[3, 2, 0, 1]])
     assert [c.split("\n")[2] for c in shown["captions"]] == ["100.0%", "100.0%", "50.0%", "below 0.1%"]
@@ -171,7 +169,7 @@ def test_the_fid_of_a_run_is_told_with_its_counts(picture_folder, tmp_path, monk
     examined = examine(str(weights), "test", "folder", picture_folder)
     lines = [{"epoch": 1}, {"epoch": 2, "fid": 12.34, "fid_dims": 192, "fid_counts": [50, 6]}, {"epoch": 3}]
     said = []
-    monkeypatch.setattr("utils.report.sentence", said.append)
+    monkeypatch.setattr("kit.report.sentence", said.append)
     rough_fid([examined.__class__(**vars(examined) | {"lines": lines})])
     assert "epoch 2: 12.3 at 192 dims, 50 samples against 6 validation pictures" in said[0]
 
@@ -185,7 +183,7 @@ def test_the_commit_is_gits_own(tmp_path, monkeypatch):
     subprocess.run(["git", *name, "commit", "--quiet", "--allow-empty", "-m", "mine"], cwd=tmp_path, check=True)
     kit = tmp_path / "kit"
     kit.mkdir()
-    monkeypatch.setattr("utils.report.KIT", kit)
+    monkeypatch.setattr("kit.report.KIT", kit)
     assert commit() == "not a git clone, so its commit is not known"
     (kit / ".git").write_text("gitdir: nowhere")  # a damaged clone
     assert commit() == "not a git clone, so its commit is not known"

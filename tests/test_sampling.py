@@ -12,10 +12,10 @@ from utils.sampling import generate, generate_naive, stepwise_params
 CONFIGS = [
     *({"fusion": site} for site in ("none", *SITES)),
     {"fusion": "all", "nr_resnet": 2, "nr_logistic_mix": 3},
-    {"fusion": "paper", "nr_resnet": 3, "image_size": 4},
+    {"fusion": "report", "nr_resnet": 3, "image_size": 4},
     {"fusion": "blocks,late", "image_size": 12},
     {"fusion": "all", "image_size": 32},
-    {"fusion": "paper", "nr_resnet": 2, "image_size": 64},
+    {"fusion": "report", "nr_resnet": 2, "image_size": 64},
 ]
 
 
@@ -40,7 +40,7 @@ def test_same_seed_same_pictures_as_the_naive_sampler(dtype):
 
 
 def test_prefix_is_kept_and_the_rest_drawn_as_the_naive_sampler_does():
-    model, labels = small_model(fusion="paper"), torch.tensor([0, 1])
+    model, labels = small_model(fusion="report"), torch.tensor([0, 1])
     prefix = random_pictures(1)[:, :, :3]
     cached = generate(model, labels, generator=torch.Generator().manual_seed(7), prefix=prefix)
     naive = generate_naive(model, labels, generator=torch.Generator().manual_seed(7), prefix=prefix)

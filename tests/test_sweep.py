@@ -14,10 +14,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from utils import sweep
-from utils.__main__ import build_parser, given_config_values, main, spelled_our_way
+from kit import sweep
+from kit.__main__ import build_parser, main
+from kit.commands import given, spelled_our_way
+from kit.commands.train import name_by_wandbs_agent
+from kit.runs import run_configs
 from utils.fusion import SITES, parse_sites
-from utils.training import configs_for
 
 REPOSITORY = Path(__file__).parents[1]
 SHIPPED = sorted((REPOSITORY / "sweeps").glob("*.yaml"))
@@ -26,7 +28,8 @@ SHIPPED = sorted((REPOSITORY / "sweeps").glob("*.yaml"))
 @pytest.fixture
 def kit(tmp_path) -> Path:
     """A copy of the package, so that its runs land in a folder of the test's own."""
-    shutil.copytree(REPOSITORY / "utils", tmp_path / "kit" / "utils", ignore=shutil.ignore_patterns("__pycache__"))
+    for package in ("utils", "kit"):
+        shutil.copytree(REPOSITORY / package, tmp_path / "kit" / package, ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path / "kit"
 
 
@@ -38,7 +41,7 @@ def write_sweep(kit: Path, pictures: Path, **parameters) -> None:
 
 
 def start(kit: Path, *flags: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "utils", "sweep", "tiny.yaml", *flags]
+    command = [sys.executable, "-m", "kit", "sweep", "tiny.yaml", *flags]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     environment |= {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
     pipe = subprocess.PIPE
@@ -164,26 +167,26 @@ def test_shipped_sweeps_run_under_wandbs_agent(path, monkeypatch):
     config = yaml.safe_load(path.read_text())
     assert (REPOSITORY / config["program"]).is_file() and config["metric"]["name"].startswith("validation_")
     assert create_sweep_command(list(config["command"])) == [
-        *("${env}", "${interpreter}", "-m", "utils", "train", "${args}")
+        *("${env}", "${interpreter}", "-m", "kit", "train", "${args}")
     ]
     parser = build_parser()
     for point in sweep.points(sweep.read_grid(path)):
         theirs = create_sweep_command_args({"args": {name: {"value": value} for name, value in point.items()}})["args"]
         assert theirs == sweep.flags(point)
         args = parser.parse_args(["train", *map(spelled_our_way, theirs)])
-        model_config, train_config = configs_for(args.preset, 4, **given_config_values(args))
+        model_config, train_config = run_configs(args.preset, 4, **given(vars(args)))
         values = model_config.to_dict() | vars(train_config)
         if "fusion" in point:
             point["fusion"] = list(parse_sites(point["fusion"]))
         assert {name: values[name] for name in point if name != "preset"} == {
             name: value for name, value in point.items() if name != "preset"
         }
-        assert args.run == "abcd/efgh"
+        assert args.run is None and name_by_wandbs_agent() == "abcd/efgh"
 
 
 def test_what_the_shipped_sweeps_compare():
-    fusion, paper = (sweep.read_grid(REPOSITORY / "sweeps" / f"{name}.yaml") for name in ("fusion", "paper"))
-    assert len(sweep.points(fusion)) == 39 and len(sweep.points(paper)) == 16
+    fusion, report = (sweep.read_grid(REPOSITORY / "sweeps" / f"{name}.yaml") for name in ("fusion", "report"))
+    assert len(sweep.points(fusion)) == 39 and len(sweep.points(report)) == 16
     compared = [parse_sites(sites) for sites in fusion["fusion"]]
     assert len(set(compared)) == 13 and all((site,) in compared for site in SITES) and () in compared
     names = [sweep.run_name(point, fusion) for point in sweep.points(fusion)]

@@ -16,14 +16,18 @@ import torch
 from conftest import ALL_AT_ONCE, TIMING, random_pictures, small_model, tiny
 from safetensors.torch import load_file
 
-from utils import UsageError, checkpoints, fid, mixture, training
+from kit import fid, wandb_log
+from kit import train as loop
+from kit.platforms import KIT
+from kit.runs import RunConfig, read_config, run_configs
+from kit.train import Diverged, train
+from utils import UsageError, checkpoints, mixture, training
 from utils.classify import class_log_likelihoods
 from utils.data import ImageDataset, load_split
 from utils.layers import data_dependent_init
 from utils.model import ModelConfig
-from utils.runtime import KIT
 from utils.sampling import generate
-from utils.training import PRESETS, Diverged, TrainConfig, configs_for, learning_rate, read_config, train, validate
+from utils.training import PRESETS, TrainConfig, learning_rate, validate
 
 
 def metrics(folder) -> list[dict]:
@@ -59,6 +63,7 @@ def test_a_run_leaves_what_it_promises(picture_folder, tmp_path):
     configs = tiny(picture_folder, sample_every=2, flip=True, grad_clip=1.0)
     folder = train(*configs, tmp_path / "run", on_epoch=seen.append)
     names = {"config.json", "metrics.jsonl", "last.pt", "last.safetensors", "best.safetensors", "gallery.png"}
+    names |= {"previous.pt"}  # of the first epoch
     assert {path.name for path in folder.iterdir()} == names
     assert metrics(folder) == seen and [line["epoch"] for line in seen] == [1, 2]
     assert read_config(folder) == configs
@@ -75,8 +80,8 @@ def test_the_same_seed_gives_the_same_run(picture_folder, tmp_path):
 
 def test_pictures_are_mirrored_and_shifted(picture_folder, tmp_path, monkeypatch):
     seen = []
-    step = training.train_step
-    monkeypatch.setattr(training, "train_step", lambda model, x, *rest: (seen.extend(x), step(model, x, *rest))[1])
+    step = loop.train_step
+    monkeypatch.setattr(loop, "train_step", lambda model, x, *rest: (seen.extend(x), step(model, x, *rest))[1])
     train(*tiny(picture_folder, epochs=30, flip=True, shift=1), tmp_path / "run")
     pictures = load_split("folder", "train", picture_folder, image_size=8).tensors()[0]
     found = set()
@@ -261,9 +266,9 @@ def test_learning_rates_by_hand():
     assert learning_rate(cosine, 99, 10) < 0.001
 
 
-def test_the_papers_decay_is_a_constant_learning_rate():
-    paper = configs_for("paper", 4)[1]
-    assert learning_rate(paper, 199 * 260, 260) / paper.lr > 0.999
+def test_the_reports_decay_is_a_constant_learning_rate():
+    report = run_configs("report", 4)[1]
+    assert learning_rate(report, 199 * 260, 260) / report.lr > 0.999
 
 
 def test_average_by_hand():
@@ -281,15 +286,21 @@ def test_average_by_hand():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_are_valid(preset):
-    configs_for(preset, 4)
+    run_configs(preset, 4)
 
 
-def test_paper_preset_is_the_papers():
-    model, config = configs_for("paper", 4)
+def test_original_preset_has_the_size_of_the_original_code():
+    model, config = run_configs("original", 4)
+    assert (model.nr_filters, model.nr_resnet, model.nr_logistic_mix, model.fusion) == (160, 5, 10, ("blocks",))
+    assert config.lr_decay == pytest.approx(0.999995 ** math.ceil(4159 / config.batch_size), abs=1e-5)
+
+
+def test_report_preset_is_the_reports():
+    model, config = run_configs("report", 4)
     assert (model.nr_filters, model.nr_resnet, model.nr_logistic_mix) == (100, 2, 5)
     assert model.fusion == ("early", "upstream", "middle", "late")
     assert (config.lr, config.lr_decay, config.batch_size, config.epochs) == (2e-4, 0.999995, 16, 200)
-    starter = configs_for("starter", 4)[0]
+    starter = run_configs("starter", 4)[0]
     assert (starter.nr_filters, starter.nr_resnet, starter.nr_logistic_mix) == (40, 1, 5)
 
 
@@ -300,7 +311,7 @@ def test_paper_preset_is_the_papers():
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"lr": 0.0}, "lr must be above 0"),
         ({"lr": float("nan")}, "lr must be above 0"),
-        ({"grad_clip": -1.0}, "grad_clip must not be negative"),
+        ({"grad_clip": -1.0}, "grad_clip must be at least 0"),
         ({"ema_decay": 1.0}, "ema_decay must be"),
         ({"schedule": "linear"}, "unknown schedule"),
         ({"optimizer": "sgd"}, "unknown optimizer"),
@@ -308,23 +319,23 @@ def test_paper_preset_is_the_papers():
         ({"optimizer": "muon", "weight_decay": -0.1}, "weight_decay at least 0"),
         ({"optimizer": "muon", "lr": 0.5, "weight_decay": 2.0}, "weight_decay .* below 1 / lr"),
         ({"weight_decay": 0.1}, "weight_decay goes with Muon"),
-        ({"hybrid": -0.1}, "hybrid must not be negative"),
+        ({"hybrid": -0.1}, "hybrid must be at least 0"),
         ({"wandb": "yes"}, "unknown wandb mode"),
     ],
 )
 def test_bad_settings(change, message):
     with pytest.raises(UsageError, match=message):
-        replace(TrainConfig(), **change)
+        replace(RunConfig(), **change)
 
 
 def test_another_optimiser_wants_a_learning_rate_of_its_own():
-    for preset, other in (("modern", "adam"), ("paper", "muon")):
+    for preset, other in (("modern", "adam"), ("report", "muon")):
         with pytest.raises(UsageError, match=f"is not one for {other}: give --lr"):
-            configs_for(preset, 4, optimizer=other)
-        assert configs_for(preset, 4, optimizer=other, lr=0.003)[1].lr == 0.003
-    assert configs_for("modern", 4, optimizer="muon")[1].lr == 0.02
+            run_configs(preset, 4, optimizer=other)
+        assert run_configs(preset, 4, optimizer=other, lr=0.003)[1].lr == 0.003
+    assert run_configs("modern", 4, optimizer="muon")[1].lr == 0.02
     with pytest.raises(UsageError, match="adam_lr goes with Muon"):
-        configs_for("paper", 4, adam_lr=0.003)
+        run_configs("report", 4, adam_lr=0.003)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(picture_folder, tmp_path, monkeypatch):
@@ -358,7 +369,7 @@ def test_a_run_that_exists_or_does_not(picture_folder, tmp_path):
 
 
 def test_ctrl_c_does_not_cut_off_the_upload_at_the_end(picture_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(training.tracking.Tracker, "finish", lambda _self, _best: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(wandb_log.Tracker, "finish", lambda _self, _best: signal.raise_signal(signal.SIGINT))
     folder = train(*tiny(picture_folder, epochs=1), tmp_path / "run")
     assert len(metrics(folder)) == 1
 
@@ -366,7 +377,8 @@ def test_ctrl_c_does_not_cut_off_the_upload_at_the_end(picture_folder, tmp_path,
 def test_two_at_one_run(picture_folder, tmp_path):
     """The second is refused and changes nothing; once the first has ended, however it ended, there is no lock."""
     model_config, config = tiny(picture_folder, epochs=3, checkpoint_every=1)
-    in_another_process = "import sys; from pathlib import Path; from utils.training import read_config, train; "
+    in_another_process = "import sys; from pathlib import Path; from kit.runs import read_config; "
+    in_another_process += "from kit.train import train; "
     in_another_process += "train(*read_config(Path(sys.argv[1])), Path(sys.argv[1]), resume=True)"
     command = [sys.executable, "-c", in_another_process, str(tmp_path / "run")]
 
@@ -391,5 +403,5 @@ def test_a_state_of_another_architecture(picture_folder, tmp_path):
 def test_unlabelled_training_pictures_are_refused(course_data, tmp_path):
     (course_data / "train.csv").write_text((course_data / "test.csv").read_text())
     with pytest.raises(UsageError, match="without a label"):
-        train(*configs_for("starter", 4, dataset="cpen455", data_root=str(course_data)), tmp_path / "run")
+        train(*run_configs("starter", 4, dataset="cpen455", data_root=str(course_data)), tmp_path / "run")
     assert not (tmp_path / "run").exists()

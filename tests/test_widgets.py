@@ -13,11 +13,22 @@ import torch
 from conftest import pixels, random_pictures, small_model, wait_for
 from PIL import Image
 
-from utils import UsageError, figures, mixture, widgets
+from kit.widgets import (
+    ClassSlider,
+    Completion,
+    EvidenceLens,
+    MixtureExplorer,
+    base,
+    class_slider,
+    evidence_lens,
+    explore,
+)
+from kit.widgets.base import to_png
+from kit.widgets.upload import newest_upload
+from utils import UsageError, figures, mixture
 from utils.classify import class_log_likelihoods
 from utils.data import ImageDataset, to_bytes
 from utils.sampling import generate
-from utils.widgets import ClassSlider, Completion, EvidenceLens, MixtureExplorer, explore, newest_upload, to_png
 
 matplotlib.use("agg")
 
@@ -26,7 +37,7 @@ matplotlib.use("agg")
 def shown(monkeypatch) -> list:
     """What `show` was given, instead of a notebook's display."""
     calls: list = []
-    monkeypatch.setattr(widgets, "show", lambda widget, png: calls.append((widget, png)))
+    monkeypatch.setattr(base, "show", lambda widget, png: calls.append((widget, png)))
     return calls
 
 
@@ -45,8 +56,8 @@ def test_show_gives_a_widget_and_a_picture_for_readers_without_a_kernel(monkeypa
     seen = []
     monkeypatch.setattr("IPython.display.display", lambda data, **how: seen.append((data, how)))
     button = ipywidgets.Button()
-    widgets.show(button, b"png")
-    widgets.show(button, b"new", update=True)
+    base.show(button, b"png")
+    base.show(button, b"new", update=True)
     assert seen[0][0]["application/vnd.jupyter.widget-view+json"]["model_id"] == button.model_id
     assert [data["image/png"] for data, _ in seen] == ["cG5n", "bmV3"]
     assert [how["update"] for _, how in seen] == [False, True] and seen[0][1]["display_id"] == seen[1][1]["display_id"]
@@ -106,7 +117,7 @@ def test_a_new_setting_interrupts_the_drawing(shown, monkeypatch):
             time.sleep(0.05)
             on_row(row, torch.zeros(len(labels), 3, 8, 8))
 
-    monkeypatch.setattr(widgets, "generate", slow)
+    monkeypatch.setattr(class_slider, "generate", slow)
     slider.controls["temperature"].value = 0.5
     wait_for(lambda: (0.5, 1) in rows)
     assert slider.save.disabled, "an unfinished picture is not to be saved"
@@ -206,9 +217,13 @@ def test_the_same_setting_gives_the_same_picture(shown):
 def test_the_evidence_lens_judges_what_is_left_uncovered(shown, monkeypatch):
     model, dataset = small_model(torch.float32, fusion="all"), pictures()
     judged, maps = [], []
-    judge, look = widgets.class_log_likelihoods, widgets.evidence_map
-    monkeypatch.setattr(widgets, "class_log_likelihoods", lambda m, x: judged.append((x, judge(m, x))) or judged[-1][1])
-    monkeypatch.setattr(widgets, "evidence_map", lambda *given: maps.append((given[2:], look(*given))) or maps[-1][1])
+    judge, look = evidence_lens.class_log_likelihoods, evidence_lens.evidence_map
+    monkeypatch.setattr(
+        evidence_lens, "class_log_likelihoods", lambda m, x: judged.append((x, judge(m, x))) or judged[-1][1]
+    )
+    monkeypatch.setattr(
+        evidence_lens, "evidence_map", lambda *given: maps.append((given[2:], look(*given))) or maps[-1][1]
+    )
     lens = EvidenceLens(model, dataset)
     lens.controls["picture"].value = 3
     lens.controls["rows"].value = (2, 5)

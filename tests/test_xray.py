@@ -8,15 +8,15 @@ import torch
 from PIL import Image
 from torch import nn
 
-from utils import widgets
-from utils.xray import SIZE, CausalityXray, gradient_at
+from kit.widgets import base
+from kit.widgets.xray import SIZE, CausalityXray, gradient_at
 
 matplotlib.use("agg")
 
 
 @pytest.fixture
 def panel(monkeypatch) -> CausalityXray:
-    monkeypatch.setattr(widgets, "show", lambda _widget, _png: None)
+    monkeypatch.setattr(base, "show", lambda _widget, _png: None)
     blurred = nn.Conv2d(3, 2, 3, padding=1).double()
     return CausalityXray({"not causal": blurred})
 

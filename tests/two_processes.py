@@ -1,4 +1,4 @@
-"""Started by torchrun from test_distributed.py: `python -m utils` as it is, with a look at what each step says.
+"""Started by torchrun from test_distributed.py: `python -m kit` as it is, with a look at what each step says.
 
     two_processes.py FILE ARGUMENTS...     the first process writes the loss of each step to FILE, one a line
 
@@ -15,10 +15,10 @@ import torch
 torch.set_num_threads(1)
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils import distributed, training  # noqa: E402
-from utils.__main__ import main  # noqa: E402
+from kit import distributed, train  # noqa: E402
+from kit.__main__ import main  # noqa: E402
 
-step = training.train_step
+step = train.train_step
 losses: list[float] = []
 
 
@@ -32,6 +32,6 @@ def train_step(*args):
     return bits
 
 
-training.train_step = train_step
+train.train_step = train_step
 if __name__ == "__main__":
     sys.exit(main(sys.argv[2:]))

@@ -1,4 +1,11 @@
-"""Shared code of the class-conditional PixelCNN++ course kit. One file per idea; importing this loads nothing heavy."""
+"""The model, as the notebooks build it; each file needs only those above it, and nothing here needs `kit`.
+
+layers, mixture            causal convolutions and the gated block; the discretized mixture of logistics
+fusion, model              where a class enters; the network
+device, data, cartoons     what to compute with; the data sets
+sampling, classify         drawing pixel by pixel; Bayes' rule and its scores
+muon, training             the optimiser; losses, steps, presets;   checkpoints, figures: weights; pictures
+"""
 
 
 class UsageError(ValueError):

@@ -16,20 +16,12 @@ from safetensors.torch import save_file
 
 from . import UsageError
 from .model import ConditionalPixelCNN, ModelConfig
-from .runtime import KIT, runs_folder
 
-FOLDER = KIT / "checkpoints"
+FOLDER = Path(__file__).resolve().parents[1] / "checkpoints"
+RUNS = FOLDER / "runs"
 # the shipped weights, and the data set that each was trained on
 SHIPPED = {"cartoons": "cartoons", "cpen455": "cpen455", "cpen455-hybrid": "cpen455", "cpen455-64x64": "cpen455"}
 METADATA_KEY = "conditional-pixelcnn"
-
-
-def new_folder(path: str | Path) -> Path:
-    """The path, if nothing or an empty folder is there: no old file may be taken for a new one. Raises UsageError."""
-    path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UsageError(f"{path} is there already and not empty: choose another, so that nothing old is counted")
-    return path
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
@@ -98,12 +90,20 @@ def load_model(name_or_path: str | Path, device: str | torch.device = "cpu") -> 
     return model.to(device).eval()
 
 
-def find_weights(name_or_path: str | Path) -> Path:
-    """A shipped name, a run's name or folder (its best weights), or a file -> the file."""
+def find_weights(name_or_path: str | Path, runs: Path | None = None) -> Path:
+    """A shipped name, a folder or a run's name (its best weights), or a file -> the file.
+
+    Args:
+        runs: where runs are; $PIXELCNN_RUNS, else checkpoints/runs, if None.
+
+    Raises:
+        UsageError: there is none.
+    """
+    runs = runs or Path(os.environ.get("PIXELCNN_RUNS", RUNS))
     given = Path(name_or_path)
     if str(name_or_path) in SHIPPED:
         given = FOLDER / f"{name_or_path}.safetensors"
-    for candidate in (given, runs_folder() / given):
+    for candidate in (given, runs / given):
         if candidate.is_dir():
             candidate = candidate / "best.safetensors"
         if candidate.is_file():

@@ -3,7 +3,6 @@
 Nobody trained it to tell classes apart; the label under which a picture is likeliest wins.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from . import UsageError, distributed, mixture
+from . import UsageError, mixture
 from .data import UNKNOWN
+from .device import autocast
 from .model import ConditionalPixelCNN
-from .runtime import autocast
 
 CLOSE = 16.0  # nats; bfloat16 moves the distance of a 32x32 picture's two likeliest labels by less
 
@@ -27,7 +26,7 @@ def class_log_likelihoods(
     precision: torch.dtype = torch.float32,
     progress: Callable[[int], object] | None = None,
 ) -> Tensor:
-    """log p(x | y) for every picture and every label. Several processes share the pictures, and all must call it.
+    """log p(x | y) for every picture and every label.
 
     Args:
         x: float (N, 3, H, W) in [-1, 1], on any device.
@@ -46,7 +45,7 @@ def class_log_likelihoods(
 
     rows = []
     with parametrize.cached():  # weight norm is worked out once
-        for part in distributed.share(x).split(batch_size):
+        for part in x.split(batch_size):
             part = part.to(device, memory_format=torch.channels_last)  # the faster layout of a forward pass
             with autocast(device, precision):
                 columns = [
@@ -62,7 +61,7 @@ def class_log_likelihoods(
             rows.append(nats)
             if progress:
                 progress(len(part))
-    return distributed.gather(torch.cat(rows), len(x))
+    return torch.cat(rows)
 
 
 @torch.inference_mode()
@@ -122,16 +121,6 @@ def score(predictions: Tensor, labels: Tensor, num_classes: int) -> Scores:
         recall=(hits / there).tolist(),
         confusion=confusion,
     )
-
-
-def wilson_interval(accuracy: float, count: int) -> tuple[float, float]:
-    """The 95 % interval for the share of hits behind `accuracy`, seen on `count` pictures, at least 1; within 0 ... 1,
-    and not of width 0 when all or none are right (Wilson, Probable inference, JASA 22, 1927)."""
-    z = 1.959963984540054  # the normal distribution's 97.5 % quantile
-    centre = accuracy + z**2 / (2 * count)
-    half = z * math.sqrt(accuracy * (1 - accuracy) / count + z**2 / (4 * count**2))
-    low, high = (centre - half) / (1 + z**2 / count), (centre + half) / (1 + z**2 / count)
-    return max(low, 0.0), min(high, 1.0)  # rounding can lead past the ends
 
 
 def calibration_curve(posterior: Tensor, labels: Tensor, nr_bins: int = 10) -> list[tuple[float, float, int]]:

@@ -5,7 +5,6 @@ something on 8-bit pixels only, so every picture is rounded to bytes after it ha
 """
 
 import csv
-import io
 import os
 import shlex
 import sys
@@ -13,17 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from . import UsageError, cartoons
-from .runtime import KAGGLE_INPUT, KIT
 
+FOLDER = Path(__file__).resolve().parents[1] / "data"
 DATASETS = ("cartoons", "cpen455", "cifar10", "folder")
 SPLITS = ("train", "validation", "test")
 CPEN455_CLASSES = ("burger", "panda", "koala", "pizza")
-UPLOAD_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # decoders that call no other program
-MAX_UPLOAD_PIXELS = 50_000_000
 UNKNOWN = -1  # the label of pictures whose class is kept secret
 
 
@@ -121,17 +118,18 @@ def number_of_classes(dataset: str, root: str | Path | None = None) -> int:
 
 
 def find_cpen455(root: str | Path | None = None) -> Path:
-    """The course data's folder. Raises UsageError, which says where it was looked for."""
-    places = [root] if root else [os.environ.get("CPEN455_ROOT"), KIT / "data/cpen455", KIT / "../shared/cpen455"]
+    """The course data's folder: `root`, else $CPEN455_ROOT, data/cpen455 or ../shared/cpen455, the first that has it.
+
+    Raises UsageError, which says where it was looked for.
+    """
+    places = [root] if root else [os.environ.get("CPEN455_ROOT"), FOLDER / "cpen455", FOLDER / "../../shared/cpen455"]
     candidates = [Path(place) for place in places if place]
-    if not root:
-        candidates += sorted(found.parent for found in KAGGLE_INPUT.glob("**/validation.csv"))
     for candidate in candidates:
         if (candidate / "train.csv").is_file():
             return candidate
     looked = ", ".join(str(candidate) for candidate in candidates)
     raise UsageError(
-        f"data set 'cpen455' not found (looked in {looked}): `python -m utils data cpen455{_root_flag(root)}` "
+        f"data set 'cpen455' not found (looked in {looked}): `python -m kit data cpen455{_root_flag(root)}` "
         f"downloads it, or set CPEN455_ROOT to its folder"
     )
 
@@ -170,16 +168,16 @@ def _read_cifar10(root: str | Path | None, split: str, image_size: int) -> Image
     """45,000 training and 5,000 validation pictures from the official training files; the official test set."""
     from torchvision.datasets import CIFAR10
 
-    folder = Path(root or KIT / "data" / "cifar10")
+    folder = Path(root or FOLDER / "cifar10")
     try:
         official = CIFAR10(str(folder), train=split != "test", download=False)
     except RuntimeError:
         raise UsageError(
-            f"CIFAR-10 not found in {folder}: `python -m utils data cifar10{_root_flag(root)}` downloads it"
+            f"CIFAR-10 not found in {folder}: `python -m kit data cifar10{_root_flag(root)}` downloads it"
         ) from None
     part = {"train": slice(0, 45000), "validation": slice(45000, None), "test": slice(None)}[split]
     arrays, labels = official.data[part], official.targets[part]
-    images = torch.stack([_to_tensor(Image.fromarray(array), image_size) for array in arrays])
+    images = torch.stack([to_tensor(Image.fromarray(array), image_size) for array in arrays])
     names = [f"{split}/{i:05d}" for i in range(len(labels))]
     return ImageDataset(images, torch.tensor(labels), tuple(official.classes), names)
 
@@ -216,7 +214,7 @@ def read_images(files: list[Path], image_size: int, expected_size: int) -> Tenso
             with Image.open(file) as picture:
                 if picture.size != (expected_size, expected_size):
                     odd.append(file)
-                images.append(_to_tensor(picture, image_size))
+                images.append(to_tensor(picture, image_size))
         except FileNotFoundError:
             raise UsageError(f"there is no file {file}") from None
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -230,42 +228,7 @@ def read_images(files: list[Path], image_size: int, expected_size: int) -> Tenso
     return torch.stack(images)
 
 
-def read_upload(content: bytes, image_size: int) -> tuple[Tensor, str]:
-    """A picture file from anybody -> uint8 (3, S, S), and a sentence that says how it was made to fit.
-
-    Transparent parts become white; a photograph that the camera held sideways is turned.
-
-    Raises:
-        UsageError: no picture, a damaged one, or one so large that unpacking it could take all memory; the header
-            says how large it is before anything is unpacked.
-    """
-    try:
-        with Image.open(io.BytesIO(content), formats=UPLOAD_FORMATS) as file:
-            (width, height), mode = file.size, file.mode
-            if width * height > MAX_UPLOAD_PIXELS:
-                raise Image.DecompressionBombError(f"{width}x{height} pixels, more than {MAX_UPLOAD_PIXELS:,}")
-            picture = ImageOps.exif_transpose(file)
-            if picture.has_transparency_data:
-                white = Image.new("RGBA", picture.size, "white")
-                picture = Image.alpha_composite(white, picture.convert("RGBA"))
-            elif mode.startswith("I"):  # 16 bits, which `convert` would cut off at 255
-                picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
-            image = _to_tensor(picture, image_size)
-    except Image.UnidentifiedImageError:
-        raise UsageError(f"it is no picture of a known kind: choose a {', '.join(UPLOAD_FORMATS)} file") from None
-    except Image.DecompressionBombError as error:
-        raise UsageError(f"the picture is too large ({error}): make it smaller first") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UsageError(f"it cannot be read as a picture: {error}") from None
-    changes = [f"a picture of {width}x{height} pixels"]
-    if (width, height) != (image_size, image_size):
-        changes.append(f"resized to {image_size}x{image_size}")
-    if mode != "RGB":
-        changes.append(f"turned from mode {mode} into RGB")
-    return image, ", ".join(changes)
-
-
-def _to_tensor(picture: Image.Image, image_size: int) -> Tensor:
+def to_tensor(picture: Image.Image, image_size: int) -> Tensor:
     """RGB, antialiased bilinear, rounded to bytes: uint8 (3, S, S)."""
     picture = picture.convert("RGB")
     if picture.size != (image_size, image_size):

@@ -1,6 +1,5 @@
 """Pictures that people look at."""
 
-from collections import Counter
 from pathlib import Path
 
 import torch
@@ -49,14 +48,6 @@ def captioned(images: Tensor, captions: list[str], zoom: int = 4) -> Image.Image
 def save_png(picture: Image.Image, path: str | Path) -> None:
     """Writes a PNG, whole or not at all."""
     write_atomically(path, lambda temporary: picture.save(temporary, format="PNG"))
-
-
-def save_samples(images: Tensor, labels: Tensor, folder: Path) -> None:
-    """Writes (N, 3, S, S) as `Class{c}_image_{nn}.png`, counted from 1 in each class, as the course names them."""
-    counts: Counter[int] = Counter()
-    for label, image in zip(labels.tolist(), images, strict=True):
-        counts[label] += 1
-        save_png(to_picture(image), folder / f"Class{label}_image_{counts[label]:02d}.png")
 
 
 def to_picture(image: Tensor) -> Image.Image:

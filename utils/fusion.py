@@ -25,13 +25,13 @@ from .layers import Modulation
 SITES = ("early", "upstream", "middle", "late", "blocks", "film")
 PRESETS = {
     "none": (),
-    "paper": ("early", "upstream", "middle", "late"),
+    "report": ("early", "upstream", "middle", "late"),
     "all": SITES,
 }
 
 
 def parse_sites(sites: str | list[str] | tuple[str, ...]) -> tuple[str, ...]:
-    """`"paper"`, `"blocks,late"` or a sequence of sites -> the sites, each once, in the order of `SITES`."""
+    """`"report"`, `"blocks,late"` or a sequence of sites -> the sites, each once, in the order of `SITES`."""
     names = sites.split(",") if isinstance(sites, str) else list(sites)
     chosen: set[str] = set()
     for name in names:

@@ -41,7 +41,7 @@ class ModelConfig:
         nr_logistic_mix: K, logistics per pixel.
         image_size: height and width, divisible by 4.
         dropout: probability, inside each gated block.
-        fusion: sites where the class enters (see `fusion.SITES`); also `"paper"` or `"blocks,late"`.
+        fusion: sites where the class enters (see `fusion.SITES`); also `"report"` or `"blocks,late"`.
 
     Raises:
         UsageError: a value is out of range. Upper limits keep a forged checkpoint from asking for all memory.

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import UsageError, distributed, mixture
+from . import UsageError, mixture
 from .layers import GatedResidualBlock, Modulation, ShiftedConv2d, concat_elu, modulate
 from .model import NR_SCALES, ConditionalPixelCNN
 
@@ -49,38 +49,14 @@ def generate(
     Raises:
         UsageError: a label, the temperature or the prefix is out of range.
     """
-    images, nr_known = _blank(model, labels, temperature, prefix)
+    images, nr_known = blank_pictures(model, labels, temperature, prefix)
     labels = labels.to(images.device)
-    for i, j, params in _walk(model, images, labels):
+    for i, j, params in walk(model, images, labels):
         if i >= nr_known:
             images[:, :, i, j] = mixture.sample(params[:, :, None, None], generator, temperature)[:, :, 0, 0]
         if on_row and j == images.shape[3] - 1:
             on_row(i, images)
     return images
-
-
-@torch.inference_mode()
-def generate_shared(
-    model: ConditionalPixelCNN,
-    labels: Tensor,
-    *,
-    generator: torch.Generator,
-    temperature: float = 1.0,
-    on_row: Callable[[int, Tensor], object] | None = None,
-) -> Tensor:
-    """As `generate`, and the same pictures: the processes of a run share them, and all get all of them."""
-    if distributed.size() == 1:
-        return generate(model, labels, generator=generator, temperature=temperature, on_row=on_row)
-    own = distributed.share(torch.arange(len(labels)))
-    images, _ = _blank(model, labels[own], temperature, None)
-    params_of_all = images.new_zeros(len(labels), 10 * model.config.nr_logistic_mix, 1, 1)
-    for i, j, params in _walk(model, images, labels[own].to(images.device)):
-        params_of_all[own] = params[:, :, None, None]
-        drawn = mixture.sample(params_of_all, generator, temperature)  # with everybody's random numbers
-        images[:, :, i, j] = drawn[own, :, 0, 0]
-        if on_row and j == images.shape[3] - 1:
-            on_row(i, images)
-    return distributed.gather(images, len(labels))
 
 
 @torch.inference_mode()
@@ -94,7 +70,7 @@ def generate_naive(
     on_row: Callable[[int, Tensor], object] | None = None,
 ) -> Tensor:
     """As `generate`, by a whole forward pass for every pixel: the reference that `generate` must equal."""
-    images, nr_known = _blank(model, labels, temperature, prefix)
+    images, nr_known = blank_pictures(model, labels, temperature, prefix)
     labels = labels.to(images.device)
     for i in range(images.shape[2]):
         for j in range(images.shape[3]):
@@ -110,12 +86,12 @@ def generate_naive(
 def stepwise_params(model: ConditionalPixelCNN, x: Tensor, y: Tensor) -> Tensor:
     """The cached path, fed `x` pixel by pixel; equals `model(x, y)`. x: (B, 3, H, W) -> (B, 10K, H, W)."""
     params = x.new_empty(len(x), 10 * model.config.nr_logistic_mix, *x.shape[2:])
-    for i, j, at_pixel in _walk(model, x, y):
+    for i, j, at_pixel in walk(model, x, y):
         params[:, :, i, j] = at_pixel
     return params
 
 
-def _blank(model, labels: Tensor, temperature: float, prefix: Tensor | None) -> tuple[Tensor, int]:
+def blank_pictures(model, labels: Tensor, temperature: float, prefix: Tensor | None) -> tuple[Tensor, int]:
     """Checks the arguments; -> pictures that hold the prefix, and its number of rows."""
     config = model.config
     if labels.ndim != 1 or bool(((labels < 0) | (labels >= config.num_classes)).any()):
@@ -133,7 +109,7 @@ def _blank(model, labels: Tensor, temperature: float, prefix: Tensor | None) -> 
     return images, nr_known
 
 
-def _walk(model: ConditionalPixelCNN, images: Tensor, labels: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+def walk(model: ConditionalPixelCNN, images: Tensor, labels: Tensor) -> Iterator[tuple[int, int, Tensor]]:
     """In raster order (i, j, params (B, 10K)); pixel (i, j) of `images` is read after the caller has had its turn."""
     network = CachedNetwork(model.eval(), labels)
     for i in range(images.shape[2]):

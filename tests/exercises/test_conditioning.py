@@ -3,7 +3,7 @@
 import torch
 from common import check_exercise
 
-from utils.exercises import conditioning as exercises
+from kit.exercises import conditioning as exercises
 
 
 def test_gate():

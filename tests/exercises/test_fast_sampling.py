@@ -3,7 +3,7 @@
 import torch
 from common import check_exercise
 
-from utils.exercises import fast_sampling as exercises
+from kit.exercises import fast_sampling as exercises
 
 
 def test_naive_cost():

@@ -1,7 +1,7 @@
 import torch
 from common import check_exercise
 
-from utils.exercises import masked_convolutions as exercises
+from kit.exercises import masked_convolutions as exercises
 
 
 def test_kernel_mask():

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from common import check_exercise
 
-from utils.exercises import mixture_of_logistics as exercises
+from kit.exercises import mixture_of_logistics as exercises
 
 
 def difference(lower_edge, upper_edge):

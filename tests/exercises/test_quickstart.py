@@ -1,6 +1,6 @@
 from common import check_exercise
 
-from utils.exercises import quickstart as exercises
+from kit.exercises import quickstart as exercises
 
 
 def test_to_unit():

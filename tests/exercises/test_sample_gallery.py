@@ -3,9 +3,9 @@
 import torch
 from common import check_exercise
 
+from kit.exercises import sample_gallery as exercises
 from utils import mixture
 from utils.data import to_bytes
-from utils.exercises import sample_gallery as exercises
 
 
 def log_pixels(model, x, y):

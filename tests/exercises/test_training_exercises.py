@@ -2,7 +2,7 @@ import math
 
 from common import check_exercise
 
-from utils.exercises import training as exercises
+from kit.exercises import training as exercises
 
 
 def test_number_of_steps():

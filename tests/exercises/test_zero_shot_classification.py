@@ -5,7 +5,7 @@ import math
 import torch
 from common import check_exercise
 
-from utils.exercises import zero_shot_classification as exercises
+from kit.exercises import zero_shot_classification as exercises
 
 
 def test_posterior():

@@ -1,0 +1,8 @@
+"""Everything around the model: `python -m kit COMMAND`.
+
+commands/                  one file a command; each calls what is below
+runs, train                a run on disk, and the loop that fills it;   sweep: a grid of runs
+platforms, distributed     laptop, Kaggle, Colab; several processes;    doctor: what is missing, and the cure
+download, fid, leaderboard, course, report, wandb_log                   data, scores, handing in, logging
+widgets/, exercises/       what moves, and what is checked, in the notebooks;   notebooks, publish: their making
+"""

@@ -1,0 +1,106 @@
+"""Weights as a classifier, as `evaluate`, `classify` and `submit` are told to use them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from utils import UsageError, classify
+from utils.data import load_split
+from utils.device import pick_device, pick_precision
+from utils.model import ConditionalPixelCNN
+
+from . import distributed
+from .platforms import find_root, load_model
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Which weights, and how they are to classify.
+
+    Args:
+        checkpoint: shipped weights (`cartoons`, `cpen455`, `cpen455-hybrid`, `cpen455-64x64`), a run's name, or a
+            .safetensors file.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        prior: a weight for each class, `1,1,2,1` say; all the same if not given.
+        batch_size: pictures in one forward pass.
+        precision: `float32`, `bfloat16`, `float16`, or `auto` for what is fast here.
+        mirror: average with the log-likelihoods of the mirrored picture.
+        ensemble: average with the log-likelihoods of these weights too; may be given several times.
+    """
+
+    checkpoint: str
+    device: str = "auto"
+    prior: str | None = None
+    batch_size: int = 32
+    precision: str = "float32"
+    mirror: bool = False
+    ensemble: tuple[str, ...] = ()
+
+    def load(self) -> list[ConditionalPixelCNN]:
+        """`checkpoint` and what is averaged with it, when all that shapes a classification is known to be good."""
+        if self.batch_size < 1:
+            raise UsageError(f"batch_size must be at least 1, not {self.batch_size}")
+        device = pick_device(self.device)
+        models = [load_model(name, device) for name in (self.checkpoint, *self.ensemble)]
+        for name, other in zip(self.ensemble, models[1:], strict=True):
+            if other.class_names != models[0].class_names or other.config.image_size != models[0].config.image_size:
+                raise UsageError(f"--ensemble {name} knows other classes or sizes of pictures than {self.checkpoint}")
+        self.prior_of(models[0].config.num_classes)
+        return models
+
+    def prior_of(self, num_classes: int) -> Tensor | None:
+        """-> (C,), None for a uniform one. Raises UsageError for anything but a weight for each class."""
+        if self.prior is None:
+            return None
+        try:
+            prior = torch.tensor([float(part) for part in self.prior.split(",")])
+        except ValueError:
+            raise UsageError(f"--prior must be {num_classes} numbers joined by commas, not {self.prior!r}") from None
+        classify.log_posterior(torch.zeros(1, num_classes), prior)
+        return prior
+
+    def log_likelihoods(self, models: list[ConditionalPixelCNN], x: Tensor) -> Tensor:
+        """log p(x | y) by every model of the pictures and, with `mirror`, of their mirror images, with one progress
+        bar: (M V, N, C) in float64 on the CPU, the first model's of the pictures as they are first."""
+        from tqdm.auto import tqdm
+
+        views = [x, x.flip(3)] if self.mirror else [x]
+        precision = pick_precision(next(models[0].parameters()).device, self.precision)
+        total = len(models) * len(views) * len(x)
+        with tqdm(total=total, leave=False, disable=True if distributed.rank() else None) as bar:
+            every = [
+                distributed.class_log_likelihoods(model, view, self.batch_size, precision, bar.update)
+                for model in models
+                for view in views
+            ]
+        return torch.stack(every).double().cpu()
+
+    def judge(
+        self,
+        models: list[ConditionalPixelCNN],
+        nats: Tensor,
+        dataset: str,
+        data_root: str | None = None,
+        calibrate: int = 0,
+    ) -> tuple[Tensor, str]:
+        """What `log_likelihoods` came to -> log p(y | x) (N, C), and in words how.
+
+        Args:
+            calibrate: fit temperature and class biases on the last so many training pictures of `dataset`.
+        """
+        precision = pick_precision(next(models[0].parameters()).device, self.precision)
+        how = f"{', '.join([self.checkpoint, *self.ensemble])}, computed in {str(precision).removeprefix('torch.')}"
+        if self.mirror:
+            how += ", averaged with the mirrored pictures"
+        logits = nats.mean(dim=0)
+        if calibrate:
+            train = load_split(dataset, "train", find_root(dataset, data_root), models[0].config.image_size)
+            x, y = train.last(calibrate).tensors()
+            temperature, bias = classify.fit_calibration(self.log_likelihoods(models, x).mean(dim=0), y)
+            logits = logits / temperature + bias
+            biases = ", ".join(f"{b:+.2f}" for b in bias.tolist())
+            how += (
+                f", temperature {temperature:.0f}, class biases {biases}: fitted on the last {len(y)} training pictures"
+            )
+        return classify.log_posterior(logits, self.prior_of(models[0].config.num_classes)), how

@@ -1,0 +1,39 @@
+"""`python -m kit evaluate`"""
+
+from utils import UsageError
+from utils.data import load_split
+
+from ..classifier import Classifier
+from ..platforms import find_root
+from ..scores import report
+
+
+def run(
+    options: Classifier,
+    dataset: str = "cartoons",
+    data_root: str | None = None,
+    split: str = "validation",
+    calibrate: int = 0,
+) -> None:
+    """bits per dimension and zero-shot accuracy on a split
+
+    Args:
+        dataset: `cartoons`, `cpen455`, `cifar10` or `folder`.
+        data_root: the data set's folder, when it is not where the kit looks.
+        split: `train`, `validation` or `test`.
+        calibrate: fit temperature and class biases on the last N training pictures; 0 fits none.
+    """
+    check_calibrate(calibrate)
+    models = options.load()
+    pictures = load_split(dataset, split, find_root(dataset, data_root), models[0].config.image_size)
+    if len(pictures.classes) != models[0].config.num_classes:
+        known = models[0].config.num_classes
+        raise UsageError(f"{dataset} has {len(pictures.classes)} classes, {options.checkpoint} knows {known}")
+    nats = options.log_likelihoods(models, pictures.tensors()[0])
+    log_p, how = options.judge(models, nats, dataset, data_root, calibrate)
+    report(nats[0], log_p, pictures, models[0], f"{dataset} {split} split", how)
+
+
+def check_calibrate(calibrate: int) -> None:
+    if calibrate < 0:
+        raise UsageError(f"--calibrate must not be negative, not {calibrate}")

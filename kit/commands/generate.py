@@ -1,0 +1,60 @@
+"""`python -m kit generate`"""
+
+import torch
+from tqdm.auto import tqdm
+
+from utils import UsageError
+from utils.device import pick_device
+from utils.figures import gallery, save_png
+
+from .. import distributed
+from ..platforms import load_model
+from ..samples import new_folder, save_samples
+
+
+def run(
+    checkpoint: str,
+    out: str,
+    device: str = "auto",
+    per_class: int = 8,
+    classes: str | None = None,
+    seed: int = 0,
+    temperature: float = 1.0,
+) -> None:
+    """draw pictures of every class
+
+    Args:
+        checkpoint: shipped weights, a run's name, or a .safetensors file.
+        out: a folder that is new or empty; the pictures and gallery.png land in it.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        per_class: pictures of each class.
+        classes: their names or numbers, joined by commas; all if not given.
+        seed: fixes the random choices.
+        temperature: 1 is the model; less is tamer, 0 takes the most likely component's means.
+    """
+    model = load_model(checkpoint, pick_device(device))
+    if per_class < 1:
+        raise UsageError(f"--per-class must be at least 1, not {per_class}")
+    folder = new_folder(out)
+    labels = torch.tensor(read_classes(classes, model.class_names)).repeat_interleave(per_class)
+    generator = torch.Generator().manual_seed(seed)
+    others = distributed.rank() > 0
+    with tqdm(total=model.config.image_size, desc="rows", leave=False, disable=True if others else None) as bar:
+        images = distributed.generate(
+            model, labels, generator=generator, temperature=temperature, on_row=lambda _i, _images: bar.update()
+        )
+    if not others:
+        save_samples(images, labels, folder)
+        save_png(gallery(images, labels, model.class_names), folder / "gallery.png")
+        print(f"{len(images)} pictures and gallery.png in {folder}")
+
+
+def read_classes(text: str | None, class_names: tuple[str, ...]) -> list[int]:
+    if text is None:
+        return list(range(len(class_names)))
+    known = {str(label): label for label in range(len(class_names))}
+    known |= {name: label for label, name in enumerate(class_names)}
+    for name in text.split(","):
+        if name not in known:
+            raise UsageError(f"unknown class {name!r}: choose from {', '.join(class_names)}")
+    return [known[name] for name in text.split(",")]

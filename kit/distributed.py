@@ -1,0 +1,149 @@
+"""Several processes, one run: `torchrun` starts them and they join here. Without it every function is that of one."""
+
+import contextlib
+import datetime
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from utils import UsageError, classify, mixture, sampling
+from utils.model import ConditionalPixelCNN
+
+from .platforms import KIT
+
+TIMEOUT = datetime.timedelta(minutes=10)  # the first step of a compiled model takes minutes
+# torchrun takes --run for an abbreviation of its own --run-path: what comes after `--` is left alone
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[None]:
+    """While open, the processes that `torchrun` started can talk to each other. One process has nobody to talk to."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield
+        return
+    backend = "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend = "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, timeout=TIMEOUT)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """This process's number, from 0; 0 is the one that writes and prints."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def size() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def share(rows: Tensor) -> Tensor:
+    """This process's rows: every `size()`-th, from `rank()` on."""
+    return rows[rank() :: size()]
+
+
+def gather(rows: Tensor, count: int) -> Tensor:
+    """The inverse of `share`: all `count` rows, in their order, in every process."""
+    if size() == 1:
+        return rows
+    longest = -(-count // size())
+    padded = rows.new_zeros(longest, *rows.shape[1:])
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in range(size())]
+    dist.all_gather(parts, padded)
+    return torch.stack(parts, dim=1).flatten(0, 1)[:count]
+
+
+def total(value: Tensor) -> Tensor:
+    """The sum over the processes."""
+    if size() > 1:
+        value = value.clone()
+        dist.all_reduce(value)
+    return value
+
+
+def anywhere(flag: bool) -> bool:
+    """Whether it is so in any process: all hear the same answer."""
+    return bool(total(torch.tensor(float(flag))))
+
+
+def wait() -> None:
+    """Until every process has come here."""
+    anywhere(False)
+
+
+def class_log_likelihoods(model: ConditionalPixelCNN, x: Tensor, *args, **kwargs) -> Tensor:
+    """As `classify.class_log_likelihoods`: the processes share the pictures, and all get all rows."""
+    return gather(classify.class_log_likelihoods(model, share(x), *args, **kwargs), len(x))
+
+
+@torch.inference_mode()
+def generate(
+    model: ConditionalPixelCNN,
+    labels: Tensor,
+    *,
+    generator: torch.Generator,
+    temperature: float = 1.0,
+    on_row: Callable[[int, Tensor], object] | None = None,
+) -> Tensor:
+    """As `sampling.generate`, and the same pictures: the processes share them, and all get all of them."""
+    if size() == 1:
+        return sampling.generate(model, labels, generator=generator, temperature=temperature, on_row=on_row)
+    own = share(torch.arange(len(labels)))
+    images, _ = sampling.blank_pictures(model, labels[own], temperature, None)
+    params_of_all = images.new_zeros(len(labels), 10 * model.config.nr_logistic_mix, 1, 1)
+    for i, j, params in sampling.walk(model, images, labels[own].to(images.device)):
+        params_of_all[own] = params[:, :, None, None]
+        drawn = mixture.sample(params_of_all, generator, temperature)  # with everybody's random numbers
+        images[:, :, i, j] = drawn[own, :, 0, 0]
+        if on_row and j == images.shape[3] - 1:
+            on_row(i, images)
+    return gather(images, len(labels))
+
+
+def say(text: str) -> None:
+    """Prints once, however many processes there are."""
+    if rank() == 0:
+        print(text, flush=True)
+
+
+def launch(arguments: list[str], processes: int | None = None) -> None:
+    """From a notebook: runs `python -m kit ARGUMENTS` in processes of its own and shows what they print.
+
+    Interrupting the cell asks them to stop, as Ctrl-C does in a terminal: a training run saves first.
+
+    Args:
+        arguments: `["train", "--dataset", "cpen455", ...]`.
+        processes: one for each GPU (one without a GPU) if None.
+
+    Raises:
+        UsageError: the command failed.
+    """
+    processes = processes or max(1, torch.cuda.device_count())
+    several = [*TORCHRUN, "--standalone", f"--nproc_per_node={processes}", "-m", "--"]
+    start = several if processes > 1 else [sys.executable, "-m"]
+    command = [*start, "kit", *map(str, arguments)]
+    process = subprocess.Popen(command, cwd=KIT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+    except KeyboardInterrupt:
+        process.terminate()
+        print(process.stdout.read(), end="", flush=True)
+        raise
+    finally:
+        status = process.wait()
+    if status:
+        raise UsageError(f"{' '.join(command[len(start) :])} ended with status {status}; its last lines say why")

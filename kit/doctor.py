@@ -1,0 +1,114 @@
+"""What is installed, found and missing here, a line each, and for what is wrong the command that mends it."""
+
+import contextlib
+import importlib.machinery
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+
+from utils import UsageError, checkpoints, data
+from utils.device import pick_device, pick_precision, try_convolution
+
+from .platforms import KIT, find_root, platform_name, runs_folder, runs_will_vanish
+
+
+def doctor() -> bool:
+    """Prints what was found here, a line each, and for what is wrong the command that mends it; -> all is well."""
+    findings = [
+        (
+            sys.version_info >= (3, 10),
+            f"Python {platform.python_version()} on {platform_name()}",
+            "use Python 3.10 or newer",
+        ),
+        *_packages(),
+        *_device(),
+        *_resources(),
+    ]
+    for good, finding, mend in findings:
+        print(f"{'ok  ' if good else 'MEND'}  {finding}" + ("" if good else f"\n      -> {mend}"))
+    return all(good for good, _, _ in findings)
+
+
+def _device() -> list[tuple[bool, str, str]]:
+    device = pick_device()
+    precision = str(pick_precision(device)).removeprefix("torch.")
+    note = " (results are compared on CPU and CUDA; MPS may differ)" if device.type == "mps" else ""
+    findings = [(True, f"device {device}, precision {precision}{note}", "")]
+    for number in range(torch.cuda.device_count()):
+        name = torch.cuda.get_device_name(number)
+        try:
+            try_convolution(torch.device("cuda", number))
+            findings.append((True, f"GPU {number}: {name}", ""))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            mend = "choose another accelerator (GPU T4 x2 on Kaggle), or go on on the CPU"
+            findings.append((False, f"GPU {number}: {name} is listed but does not work ({reason})", mend))
+    return findings
+
+
+def _packages() -> list[tuple[bool, str, str]]:
+    findings = []
+    for name in ("torch", "torchvision", "numpy", "safetensors", "matplotlib", "ipywidgets", "wandb", "pytorch-fid"):
+        try:
+            findings.append((True, f"{name} {importlib.metadata.version(name)}", ""))
+        except importlib.metadata.PackageNotFoundError:
+            findings.append((False, f"{name} is missing", f"pip install {name}"))
+    if importlib.util.find_spec("torchvision"):
+        try:
+            importlib.import_module("torchvision")
+        except (ImportError, RuntimeError) as error:
+            pair = "pip install --force-reinstall torch torchvision"
+            findings.append((False, f"torchvision does not fit torch: {str(error).splitlines()[0]}", pair))
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        version = importlib.metadata.version("scipy")
+        old = tuple(map(int, version.split(".")[:2])) < (1, 18)
+        findings.append((old, f"scipy {version}", "pip install 'scipy<1.18' (pytorch-fid breaks with newer ones)"))
+    return findings
+
+
+def _resources() -> list[tuple[bool, str, str]]:
+    from .fid import find_weights as inception_weights
+    from .wandb_log import wandb_key
+
+    found = importlib.machinery.PathFinder.find_spec("utils")  # what `import utils` would take in a new kernel
+    first = found is not None and Path(found.origin or "").parent == KIT / "utils"
+    runs = runs_folder()
+    existing = next(folder for folder in (runs, *runs.parents) if folder.is_dir())
+    free = shutil.disk_usage(existing).free / 2**30
+    weights = [name for name in checkpoints.SHIPPED if (checkpoints.FOLDER / f"{name}.safetensors").is_file()]
+    try:
+        course = f"course's data in {os.path.relpath(data.find_cpen455(find_root('cpen455')))}"
+    except UsageError:
+        course = "course's data not found: cartoons need none; python -m kit data cpen455 fetches it"
+    try:
+        inception_weights()
+        inception = "Inception weights found"
+    except (UsageError, ImportError):
+        inception = "Inception weights not found: FID is left out (python -m kit fid --download fetches them)"
+    return [
+        (
+            first,
+            f"utils is {os.path.relpath(KIT / 'utils')}",
+            f"put {KIT} first on sys.path: another package of that name comes before",
+        ),
+        (
+            not runs_will_vanish(),
+            f"runs are kept in {os.path.relpath(runs) if KIT in runs.parents else runs}",
+            "from google.colab import drive; drive.mount('/content/drive')   else they go with this machine",
+        ),
+        (free > 2, f"{free:.0f} GB free there", "make room: a long run with its checkpoints takes up to 2 GB"),
+        (
+            len(weights) == len(checkpoints.SHIPPED),
+            f"shipped weights: {', '.join(weights) or 'none'}",
+            "git checkout checkpoints",
+        ),
+        (True, course, ""),
+        (True, f"W&B key {'found' if wandb_key() else 'not found: logging stays off'}", ""),
+        (True, inception, ""),
+    ]

@@ -1,0 +1,118 @@
+"""`make notebooks`: stamps the badges and the first cell into every notebook, executes all of them in place, cleans.
+
+    python -m kit.notebooks [NOTEBOOK ...]      all of them by default
+    python -m kit.notebooks --stamp             only the badges and the first cell
+
+What is committed carries no widget state and no widget views: a static picture stands where a widget would be.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+from .platforms import KIT
+
+FOLDER = KIT / "notebooks"
+# the one setting: where the kit is published; `make colab REPOSITORY=you/kit` changes it, here and in the notebooks
+REPOSITORY = "YOUR-ACCOUNT/pixelcnn-kit"
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+BADGES = """\
+[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]\
+(https://colab.research.google.com/github/{repository}/blob/main/notebooks/{name})
+[![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)]\
+(https://kaggle.com/kernels/welcome?src=https://github.com/{repository}/blob/main/notebooks/{name})"""
+
+BOOTSTRAP = """\
+# The same first cell in every notebook. It finds the kit (this folder's parent, a data set attached on Kaggle, else a
+# clone), puts it first on the path, and installs what is missing. The platform's PyTorch is never touched.
+import importlib.util, shutil, subprocess, sys
+from pathlib import Path
+
+here = Path.cwd()
+attached = [file.parents[1] for file in Path("/kaggle/input").glob("**/utils/mixture.py")]
+places = [here.parent, here, here / "pixelcnn-kit", *attached]
+root = next((place for place in places if (place / "utils/mixture.py").is_file()), None)
+if root is None:
+    root = here / "pixelcnn-kit"
+    subprocess.run(["git", "clone", "--depth=1", "https://github.com/{repository}", str(root)], check=True)
+elif root in attached:  # read-only: work in a copy
+    root = Path(shutil.copytree(root, here / "pixelcnn-kit"))
+sys.path.insert(0, str(root))
+for name in [name for name in sys.modules if name.partition(".")[0] in ("utils", "kit")]:
+    del sys.modules[name]  # another package of that name
+for module in ["safetensors", "tqdm", "matplotlib", "ipywidgets"]:
+    if importlib.util.find_spec(module) is None:
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", module], check=True)
+import utils
+
+assert Path(utils.__file__).parent == root / "utils", f"another package called utils comes first: {{utils.__file__}}"
+%matplotlib inline"""
+
+
+def stamp(notebook: nbformat.NotebookNode, name: str) -> None:
+    """Writes the badges and the first cell, which are the cells tagged so."""
+    texts = {
+        "badges": BADGES.format(repository=REPOSITORY, name=name),
+        "bootstrap": BOOTSTRAP.format(repository=REPOSITORY),
+    }
+    for cell in notebook.cells:
+        for tag in texts.keys() & set(cell.metadata.get("tags", [])):
+            cell.source = texts.pop(tag)
+    if texts:
+        raise SystemExit(f"error: {name} has no cell tagged {', '.join(texts)}")
+
+
+def execute(notebook: nbformat.NotebookNode, folder: Path = FOLDER, timeout: int | None = 900) -> None:
+    """Runs every cell in a new kernel, in `folder`, each for `timeout` seconds at most; stops at the first error."""
+    NotebookClient(
+        notebook, timeout=timeout, kernel_name="python3", store_widget_state=False, record_timing=False,
+        resources={"metadata": {"path": str(folder)}},
+    ).execute()  # fmt: skip
+
+
+def clean(notebook: nbformat.NotebookNode) -> None:
+    """Leaves what reads well without a kernel: no widget state, no views of it, no progress bars."""
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            for output in list(cell.outputs):
+                data = output.get("data", {})
+                data.pop("image/jpeg", None)  # pictures come as PNG as well
+                if data.pop(WIDGET_VIEW, None) and set(data) <= {"text/plain"}:  # a progress bar
+                    cell.outputs.remove(output)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("notebooks", nargs="*", type=Path)
+    parser.add_argument("--stamp", action="store_true")
+    args = parser.parse_args()
+    for path in args.notebooks or sorted(FOLDER.glob("[0-9]*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        stamp(notebook, path.name)
+        started = time.perf_counter()
+        if not args.stamp:
+            try:
+                execute(notebook)
+            except CellExecutionError as error:
+                print(f"error: {path.name}: {error}", file=sys.stderr)
+                return 1
+            clean(notebook)
+            print(f"{path.name}: {time.perf_counter() - started:.0f} s")
+        nbformat.validate(notebook)
+        nbformat.write(notebook, path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""Laptop, Kaggle or Colab: which one this is, where its folders are, and what they hold."""
+
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+
+from utils import UsageError, checkpoints, data
+
+KIT = Path(__file__).resolve().parents[1]
+KAGGLE_INPUT, KAGGLE_WORKING = Path("/kaggle/input"), Path("/kaggle/working")  # read-only; kept with the notebook
+RUNS = checkpoints.RUNS  # in the kit
+COLAB_DRIVE = Path("/content/drive/MyDrive")  # there once Drive is mounted
+
+
+def machine(device: torch.device) -> str:
+    """One line: processor or GPU, cores, PyTorch."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        models = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        name = models[0] if models else name
+    if device.type == "cuda":
+        name = f"{torch.cuda.get_device_name(device)}, {name}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{name}, {cores} cores, {torch.get_num_threads()} threads, PyTorch {torch.__version__.split('+')[0]}"
+
+
+def platform_name() -> str:
+    """`kaggle`, `colab` or `laptop`. Kaggle is asked first: its image is built from Colab's."""
+    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ or KAGGLE_WORKING.is_dir():
+        return "kaggle"
+    return "colab" if "COLAB_RELEASE_TAG" in os.environ or "google.colab" in sys.modules else "laptop"
+
+
+def runs_folder() -> Path:
+    """Where runs are kept: $PIXELCNN_RUNS; else what outlives the session on Kaggle (working/runs) and on Colab (a
+    mounted Drive); else checkpoints/runs in the kit."""
+    if "PIXELCNN_RUNS" in os.environ:
+        return Path(os.environ["PIXELCNN_RUNS"])
+    where = platform_name()
+    if where == "kaggle":
+        return KAGGLE_WORKING / "runs"
+    if where == "colab" and COLAB_DRIVE.is_dir():
+        return COLAB_DRIVE / "pixelcnn-kit" / "runs"
+    return RUNS
+
+
+def runs_will_vanish() -> bool:
+    """Whether runs are lost with this machine: on Colab without Drive."""
+    return platform_name() == "colab" and not COLAB_DRIVE.is_dir() and "PIXELCNN_RUNS" not in os.environ
+
+
+def find_run(run: str | Path) -> Path:
+    """A run's name or folder -> its folder, which need not exist. One that an earlier Kaggle session has left, and
+    that is attached as read-only input, is copied to where it can go on."""
+    folder = runs_folder() / run
+    if not folder.exists() and not Path(run).is_absolute():
+        for config in sorted(KAGGLE_INPUT.glob(f"**/{run}/config.json")):
+            unfinished = folder.with_name(f".{folder.name}.tmp")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            shutil.copytree(config.parent, unfinished)
+            unfinished.rename(folder)
+            print(f"note: run {str(run)!r} was copied from {config.parent}")
+            break
+    return folder
+
+
+def find_weights(name_or_path: str | Path) -> Path:
+    """As `checkpoints.find_weights`, which looks for a run's weights where runs are kept here."""
+    return checkpoints.find_weights(name_or_path, runs_folder())
+
+
+def load_model(name_or_path: str | Path, device="cpu"):
+    """As `checkpoints.load_model`, of what `find_weights` finds."""
+    return checkpoints.load_model(find_weights(name_or_path), device)
+
+
+def find_root(dataset: str, root: str | Path | None = None) -> str | Path | None:
+    """The folder to read a data set from: `root` if given; else, for the course's data, that of Kaggle's input if it
+    is attached there and the kit has none of its own; else None, and `data.load_split` looks where it always does."""
+    if root is None and dataset == "cpen455":
+        try:
+            data.find_cpen455()
+        except UsageError:
+            attached = (found.parent for found in sorted(KAGGLE_INPUT.glob("**/validation.csv")))
+            return next((folder for folder in attached if (folder / "train.csv").is_file()), None)
+    return root

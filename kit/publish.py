@@ -1,0 +1,166 @@
+"""Publishes a copy of the kit where people run notebooks in a browser.
+
+    make kaggle USERNAME=you            dist/kaggle/: the kit as a data set, the notebooks as kernels, to be uploaded
+    make colab REPOSITORY=you/kit       badges and first cells that name the GitHub repository `you/kit`
+
+Nothing is uploaded from here; what to type next is printed.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from functools import partial
+from pathlib import Path
+
+import nbformat
+
+from utils import UsageError
+from utils.checkpoints import write_atomically
+
+from . import notebooks
+from .platforms import KIT
+
+DATASET = "pixelcnn-kit"
+NOTEBOOKS = sorted(notebooks.FOLDER.glob("[0-9]*.ipynb"))
+
+KAGGLE_STEPS = """\
+1. pip install "kaggle>=2.2.5" && kaggle auth login    (a GPU needs a phone number in your Kaggle settings)
+2. make kaggle USERNAME={username}    (done)
+3. kaggle datasets create -p dist/kaggle/dataset, then wait until kaggle datasets status {username}/{dataset} says ready
+4. for folder in dist/kaggle/kernels/*; do kaggle kernels push --no-run -p "$folder"; done
+5. open https://www.kaggle.com/code/{username}/{first}, choose Edit, then Run All
+A later version of the kit: make kaggle, kaggle datasets version -p dist/kaggle/dataset -m update, step 4 again."""
+
+COLAB_STEPS = """\
+1. create a public, empty repository {repository} on GitHub
+2. make colab REPOSITORY={repository}    (done)
+3. git commit -am "Published as {repository}"
+4. git push https://github.com/{repository} HEAD:main
+5. open one of the addresses above, choose Runtime, Change runtime type, T4 GPU, then Run all"""
+
+
+def kaggle(username: str) -> str:
+    """Builds in dist/kaggle/ what `kaggle datasets create` and `kaggle kernels push` take; -> what to type next.
+
+    The fields are those of the Kaggle CLI's docs/datasets_metadata.md and docs/kernels_metadata.md.
+    Raises UsageError for a user name that Kaggle has not, and outside a git clone; dist/kaggle/ is then as it was.
+    """
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", username):
+        raise UsageError(
+            f"USERNAME must be what follows kaggle.com/ in your profile's address, small letters and digits: "
+            f"make kaggle USERNAME=you, not {username!r}"
+        )
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=KIT, capture_output=True, text=True)
+    files = sorted(filter(None, listing.stdout.split("\0")))
+    if "kit/publish.py" not in files:
+        raise UsageError("the kit is packed as git lists it, and git lists nothing here: work in a clone of the kit")
+    missing = [name for name in files if not (KIT / name).is_file()]
+    if missing:
+        raise UsageError(f"{missing[0]} is missing: git checkout {missing[0]}")
+
+    out = KIT / "dist" / "kaggle"
+    building = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(building, ignore_errors=True)
+    try:
+        pack(files, building / "dataset" / f"{DATASET}.zip")
+        about = {"title": "PixelCNN kit", "id": f"{username}/{DATASET}", "licenses": [{"name": "MIT"}]}
+        write_json(about, building / "dataset" / "dataset-metadata.json")
+        for path in NOTEBOOKS:
+            folder = building / "kernels" / path.name[:2]
+            write_json(kernel_metadata(path, username), folder / "kernel-metadata.json")
+            shutil.copyfile(path, folder / path.name)
+        shutil.rmtree(out, ignore_errors=True)
+        building.rename(out)
+    except OSError as error:
+        raise UsageError(f"cannot write {out}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return KAGGLE_STEPS.format(username=username, dataset=DATASET, first=slug(title(NOTEBOOKS[0])))
+
+
+def pack(files: list[str], archive: Path) -> None:
+    """Zips the files; the same files give the same bytes: no dates, modes or names of the machine are in it."""
+    archive.parent.mkdir(parents=True)
+    with zipfile.ZipFile(archive, "w") as file:
+        for name in files:
+            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            entry.create_system, entry.external_attr = 3, 0o100644 << 16  # an ordinary file, on any system
+            file.writestr(entry, (KIT / name).read_bytes(), zipfile.ZIP_DEFLATED)
+
+
+def title(notebook: Path) -> str:
+    return f"PixelCNN kit {notebook.stem.replace('_', ' ')}"
+
+
+def slug(text: str) -> str:
+    """What Kaggle makes of a title of letters, digits and spaces; a kernel's id must be that."""
+    return text.lower().replace(" ", "-")
+
+
+def kernel_metadata(notebook: Path, username: str) -> dict:
+    return {
+        "id": f"{username}/{slug(title(notebook))}",
+        "title": title(notebook),
+        "code_file": notebook.name,
+        "language": "python",
+        "kernel_type": "notebook",
+        "is_private": True,
+        "enable_gpu": True,
+        "machine_shape": "NvidiaTeslaT4",
+        "enable_internet": False,  # the kit comes as a data set, its packages are in Kaggle's image
+        "dataset_sources": [f"{username}/{DATASET}"],
+        "competition_sources": [],
+        "kernel_sources": [],
+        "model_sources": [],
+    }
+
+
+def write_json(values: dict, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def colab(repository: str) -> str:
+    """Writes the repository's name into notebooks.py, badges and first cells; -> the addresses and what to type next.
+
+    Raises UsageError for what cannot be a GitHub repository; nothing is written then.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*/(?!\.{1,2}$)[\w.-]+(?<!\.git)", repository, re.ASCII):
+        raise UsageError(
+            f"REPOSITORY must be the account and the repository on GitHub, as in "
+            f"make colab REPOSITORY=you/kit, not {repository!r}"
+        )
+    source = Path(notebooks.__file__).read_text()
+    source, found = re.subn(r'^REPOSITORY = ".*"$', f'REPOSITORY = "{repository}"', source, flags=re.MULTILINE)
+    assert found == 1, "notebooks.py has no line REPOSITORY"
+    notebooks.REPOSITORY = repository
+    stamped = {Path(notebooks.__file__): source}
+    for path in NOTEBOOKS:
+        notebook = nbformat.read(path, as_version=4)
+        notebooks.stamp(notebook, path.name)
+        stamped[path] = nbformat.writes(notebook) + "\n"
+    for path, text in stamped.items():
+        write_atomically(path, partial(Path.write_text, data=text, encoding="utf-8"))
+    address = f"https://colab.research.google.com/github/{repository}/blob/main/notebooks"
+    return "\n".join([*(f"{address}/{path.name}" for path in NOTEBOOKS), COLAB_STEPS.format(repository=repository)])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("place", choices=["kaggle", "colab"])
+    parser.add_argument("name", help="the Kaggle user name, or the GitHub repository")
+    args = parser.parse_args(arguments)
+    try:
+        print({"kaggle": kaggle, "colab": colab}[args.place](args.name))
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""A folder of drawn pictures, named as the course names them: written whole, read strictly."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+from torch import Tensor
+
+from utils import UsageError
+from utils.figures import save_png, to_picture
+
+SAMPLE = re.compile(r"Class(\d+)_image_(\d+)\.png")
+
+
+def new_folder(path: str | Path) -> Path:
+    """The path, if nothing or an empty folder is there: no old file may be taken for a new one. Raises UsageError."""
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UsageError(f"{path} is there already and not empty: choose another, so that nothing old is counted")
+    return path
+
+
+def save_samples(images: Tensor, labels: Tensor, folder: Path) -> None:
+    """Writes (N, 3, S, S) as `Class{c}_image_{nn}.png`, counted from 1 in each class, as the course names them."""
+    counts: Counter[int] = Counter()
+    for label, image in zip(labels.tolist(), images, strict=True):
+        counts[label] += 1
+        save_png(to_picture(image), folder / f"Class{label}_image_{counts[label]:02d}.png")
+
+
+def list_samples(folder: Path) -> list[Path]:
+    """The samples in a folder, by name. Refuses whatever `generate` has not written there in one go."""
+    files: list[Path] = []
+    numbers: dict[str, list[int]] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        match = SAMPLE.fullmatch(path.name)
+        if match:
+            files.append(path)
+            numbers.setdefault(match[1], []).append(int(match[2]))
+        elif path.name != "gallery.png":
+            raise UsageError(f"{path} is not a sample (Class0_image_01.png ...): remove it, or generate a new folder")
+    if not files:
+        raise UsageError(f"no samples in {folder}: python -m kit generate --per-class N --out {folder} draws some")
+    per_class = len(files) // len(numbers)
+    for label, found in numbers.items():
+        if sorted(found) != list(range(1, per_class + 1)):
+            raise UsageError(
+                f"{folder} does not hold one set of samples: of Class{label}, {per_class} are due, numbered from 1; "
+                f"some are stale or missing, generate a new folder"
+            )
+    return files

@@ -1,0 +1,278 @@
+"""The loop that fills a run's folder: it learns, validates, saves, draws, and stops when it is asked to."""
+
+import contextlib
+import copy
+import functools
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from utils import UsageError, checkpoints
+from utils.data import UNKNOWN, ImageDataset, load_split, shifted, to_bytes, to_float
+from utils.device import memory_format, pick_device, pick_precision
+from utils.figures import gallery, save_png
+from utils.model import ConditionalPixelCNN, ModelConfig
+from utils.training import (
+    build_optimizer,
+    generative_loss,
+    hybrid_loss,
+    initialise,
+    learning_rate,
+    train_step,
+    update_average,
+    validate,
+)
+
+from . import distributed, wandb_log
+from .platforms import find_root, find_run, load_model
+from .runs import (
+    RunConfig,
+    RunState,
+    Stopped,
+    StopRequest,
+    keep_metrics,
+    seconds_of,
+    seed_step,
+    sole_writer,
+    write_config,
+)
+
+
+class Diverged(RuntimeError):
+    """The loss became NaN or infinite."""
+
+
+def train(
+    model_config: ModelConfig,
+    config: RunConfig,
+    run: str | Path,
+    resume: bool = False,
+    on_epoch: Callable[[dict], None] | None = None,
+) -> Path:
+    """Trains, validates each epoch, and leaves everything in the run's folder.
+
+    Args:
+        run: a name under checkpoints/runs/, or a folder.
+        resume: go on from the folder's `last.pt`.
+        on_epoch: called with each line of `metrics.jsonl` as a dict.
+
+    Returns:
+        the run's folder: config.json, metrics.jsonl, last.pt, last.safetensors and best.safetensors (averaged
+        weights; best by validation bits per dimension), gallery.png when sampled.
+
+    Raises:
+        UsageError: bad input, a run that exists already, none to resume, one that another process trains.
+        Diverged: the loss became NaN or infinite; the checkpoints are those of the last good epoch.
+        Stopped: Ctrl-C, SIGTERM or the time limit; last.pt holds the very batch it stopped at.
+    """
+    first = distributed.rank() == 0  # the process that writes
+    if first:
+        find_run(run)  # copies it where it must
+    distributed.wait()
+    folder = find_run(run)
+    root = find_root(config.dataset, config.data_root)
+    train_set = load_split(config.dataset, "train", root, model_config.image_size)
+    if config.train_limit:
+        train_set = train_set.first(config.train_limit)
+    validation_set = load_split(config.dataset, "validation", root, model_config.image_size)
+    if len(train_set.classes) != model_config.num_classes:
+        raise UsageError(f"{config.dataset} has {len(train_set.classes)} classes, not {model_config.num_classes}")
+    if bool((train_set.labels == UNKNOWN).any()):
+        raise UsageError(f"the training split of {config.dataset} has pictures without a label")
+    if not resume and (folder / "config.json").exists():
+        raise UsageError(f"run {str(run)!r} exists already: add --resume to go on, or choose another --run")
+    if resume and not folder.is_dir():
+        raise UsageError(f"there is no run {str(run)!r} to resume")
+    device = pick_device(config.device)
+    precision = pick_precision(device, config.precision)
+    mode = wandb_log.resolve_mode(config.wandb) if first else "off"
+
+    torch.manual_seed(config.seed)
+    model = ConditionalPixelCNN(model_config).to(device).to(memory_format=memory_format(device))
+    model.class_names = train_set.classes
+    averaged = copy.deepcopy(model).eval().requires_grad_(False)
+    optimizer = build_optimizer(model, config)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+    run_state = RunState(model, averaged, optimizer, scaler)
+    images = train_set.images.to(device)
+    labels = train_set.labels.to(device)
+    if resume and (folder / "last.pt").exists():
+        run_state.load(folder)
+    else:  # a new run, or one that was killed before it first saved
+        _begin(model, images, labels, config)
+        averaged.load_state_dict(model.state_dict())
+    forward: Callable[[Tensor, Tensor], Tensor] = model
+    if distributed.size() > 1:
+        forward = torch.nn.parallel.DistributedDataParallel(model)
+    if config.compile:
+        forward = torch.compile(forward, dynamic=False)
+
+    values = {"model": model_config.to_dict(), "train": asdict(config)}
+    steps_per_epoch = math.ceil(len(labels) / config.batch_size)
+    distributed.wait()  # all have read before one writes
+    with contextlib.ExitStack() as at_the_end:
+        if first:
+            at_the_end.enter_context(sole_writer(folder))
+            for left_over in folder.glob(".*.tmp"):  # of a process that was killed while it saved
+                left_over.unlink()
+            keep_metrics(folder, run_state.epoch)
+            write_config(folder, values)
+        tracker = wandb_log.Tracker(mode, folder, values, train_set.classes)
+        stop = at_the_end.enter_context(StopRequest(seconds_of(config.time_limit)))
+        at_the_end.callback(tracker.finish, folder / "best.safetensors")
+        while run_state.epoch < config.epochs:
+            started = time.perf_counter()
+            first_batch = run_state.batch
+            train_bpd = _train_epoch(run_state, forward, images, labels, config, precision, stop, folder)
+            seconds = time.perf_counter() - started
+            validation_bpd, scores = validate(averaged, validation_set, precision, distributed.class_log_likelihoods)
+            if not math.isfinite(validation_bpd):
+                raise Diverged(f"validation loss became {validation_bpd} in epoch {run_state.epoch + 1}")
+            run_state.epoch, run_state.batch, run_state.total = run_state.epoch + 1, 0, 0.0
+            step = run_state.epoch * steps_per_epoch
+            line = {
+                "epoch": run_state.epoch,
+                "step": step,
+                "lr": learning_rate(config, step - 1, steps_per_epoch),
+                "train_bpd": round(train_bpd, 5),
+                "validation_bpd": round(validation_bpd, 5),
+                "validation_accuracy": round(scores.accuracy, 5),
+                "images_per_second": round((len(labels) - first_batch * config.batch_size) / seconds, 1),
+                "seconds": round(time.perf_counter() - started, 1),
+                "seconds_saving": round(run_state.seconds_saving, 2),  # what the save before this line took
+                "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            }
+            if config.fid_every and run_state.epoch % config.fid_every == 0:
+                line |= _rough_fid(averaged, validation_set, config.seed)
+            better = validation_bpd < run_state.best
+            run_state.best = min(validation_bpd, run_state.best)
+            last = run_state.epoch == config.epochs
+            stopping = distributed.anywhere(bool(stop.reason())) and not last
+            if first:
+                with open(folder / "metrics.jsonl", "a") as file:
+                    file.write(json.dumps(line) + "\n")
+                if better:
+                    checkpoints.save_model(averaged, folder / "best.safetensors")
+                if run_state.epoch % config.checkpoint_every == 0 or last or stopping:
+                    checkpoints.save_model(averaged, folder / "last.safetensors")
+                    run_state.save(folder)
+                tracker.log(line, scores)
+            if config.sample_every and run_state.epoch % config.sample_every == 0:
+                draw_gallery(averaged, folder / "gallery.png", config.seed)
+                tracker.gallery(folder / "gallery.png", step)
+            if on_epoch and first:
+                on_epoch(line)
+            if stopping:
+                raise Stopped(f"{stop.reason() or 'another process was asked'} after epoch {run_state.epoch}")
+    return folder
+
+
+def _train_epoch(run_state, forward, images, labels, config, precision, stop, folder) -> float:
+    """The rest of an epoch; -> mean bits per dimension over all of it. Order, flips and shifts follow from
+    (seed, epoch)."""
+    device, epoch = images.device, run_state.epoch
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
+    order = torch.randperm(len(labels), generator=generator)
+    flips = torch.rand(len(labels), generator=generator) < 0.5
+    shifts = torch.randint(-config.shift, config.shift + 1, (2, len(labels)), generator=generator)
+    batches = order.split(config.batch_size)
+    rank, nr_processes = distributed.rank(), distributed.size()
+    sums = torch.float32 if device.type == "mps" else torch.float64
+    total = torch.tensor(0.0 if rank else run_state.total, dtype=sums, device=device)  # of this process's pictures
+    loss_of = generative_loss
+    if config.hybrid:
+        num_classes = run_state.model.config.num_classes
+        loss_of = functools.partial(hybrid_loss, num_classes=num_classes, weight=config.hybrid)
+    run_state.model.train()
+    bar = tqdm(
+        range(run_state.batch, len(batches)),
+        desc=f"epoch {epoch + 1}/{config.epochs}",
+        leave=False,
+        disable=True if rank else None,
+        initial=run_state.batch,
+        total=len(batches),
+    )
+    for i in bar:
+        step = epoch * len(batches) + i
+        own = distributed.share(batches[i])  # of a short last batch it may be none, which all of the step bears
+        index = own.to(device)
+        x, y = to_float(images[index]), labels[index]
+        if config.flip:
+            x = torch.where(flips[own].to(device)[:, None, None, None], x.flip(3), x)
+        if config.shift:
+            x = shifted(x, *shifts[:, own].to(device))
+        lr = learning_rate(config, step, len(batches))
+        for group in run_state.optimizer.param_groups:
+            group["lr"] = lr * group.get("relative_lr", 1.0)
+        seed_step(config.seed, step, rank)
+        count = len(batches[i]) / nr_processes  # gradients are averaged over the processes
+        scaler = run_state.scaler
+        bits = train_step(forward, x, y, run_state.optimizer, scaler, precision, config.grad_clip, loss_of, count)
+        update_average(run_state.averaged, run_state.model, config.ema_decay, step)
+
+        total += bits * count
+        run_state.batch = i + 1
+        last = run_state.batch == len(batches)
+        stopping = distributed.anywhere(bool(stop.reason())) and not last
+        if i % 20 == 0 or last or stopping:  # a look at the number makes a GPU wait
+            total_of_all = float(distributed.total(total))
+            if not math.isfinite(total_of_all):
+                raise Diverged(
+                    f"the loss became NaN or infinite in epoch {epoch + 1}; the last good checkpoint is kept. "
+                    f"Try a smaller --lr or --adam-lr, or --grad-clip 1"
+                )
+            bar.set_postfix(bpd=f"{bits.item():.3f}")
+        if stopping:
+            run_state.total = total_of_all
+            if not rank:
+                run_state.save(folder)
+            reason = stop.reason() or "another process was asked"
+            raise Stopped(f"{reason} in epoch {epoch + 1}, after {run_state.batch} of {len(batches)} batches")
+    return total_of_all / len(labels)
+
+
+def _rough_fid(model: ConditionalPixelCNN, validation_set: ImageDataset, seed: int, per_class: int = 25) -> dict:
+    """Entries for a line of metrics; none, and a warning, when the FID cannot be had. All processes must call it."""
+    from . import fid
+
+    labels = torch.arange(model.config.num_classes).repeat_interleave(per_class)
+    images = distributed.generate(model, labels, generator=torch.Generator().manual_seed(seed))
+    if distributed.rank():
+        return {}
+    try:
+        value = fid.fid_of_images(to_bytes(images.cpu()), validation_set.images, fid.COURSE_DIMS, images.device)
+    except Exception as error:  # a missing package or file, too little memory: the training matters more
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        print(f"warning: no FID in this epoch: {reason}", file=sys.stderr)
+        return {}
+    return {"fid": round(value, 3), "fid_dims": fid.COURSE_DIMS, "fid_counts": [len(labels), len(validation_set)]}
+
+
+def _begin(model: ConditionalPixelCNN, images: Tensor, labels: Tensor, config: RunConfig) -> None:
+    """Weights to begin with: those given, else data-dependent ones."""
+    if config.init:
+        given = load_model(config.init)
+        fitting = replace(model.config, dropout=given.config.dropout)
+        if "early" not in fitting.fusion:  # all else is convolutions and channels
+            fitting = replace(fitting, image_size=given.config.image_size)
+        if given.config != fitting:
+            raise UsageError(f"--init {config.init} holds {given.config}, the run is to have {model.config}")
+        model.load_state_dict(given.state_dict())
+    else:
+        initialise(model, images, labels, config.seed)
+
+
+def draw_gallery(model: ConditionalPixelCNN, path: Path, seed: int, per_class: int = 8) -> None:
+    """Draws `per_class` pictures of every class, random by the seed, into a PNG. All processes must call it."""
+    labels = torch.arange(model.config.num_classes).repeat_interleave(per_class)
+    images = distributed.generate(model, labels, generator=torch.Generator().manual_seed(seed))
+    if distributed.rank() == 0:
+        save_png(gallery(images, labels, model.class_names), path)

@@ -1,0 +1,30 @@
+"""The class slider: pictures of the chosen class, drawn while you watch."""
+
+import torch
+from torch import Tensor
+
+from utils import figures
+from utils.model import ConditionalPixelCNN
+from utils.sampling import generate
+
+from .base import Drawing, drawing_controls
+
+
+class ClassSlider(Drawing):
+    """Pictures that grow row by row; moving a control interrupts the drawing and begins the new one.
+
+    Args:
+        model: whose classes are offered, by name.
+        zoom: screen pixels for one of the picture's.
+    """
+
+    def __init__(self, model: ConditionalPixelCNN, zoom: int = 4):
+        self.model, self.zoom = model, zoom
+        super().__init__(self._grow, drawing_controls(model, count=4), model.class_names)
+
+    def _grow(self, progress, label: int, temperature: float, seed: int, count: int) -> None:
+        def on_row(_row: int, images: Tensor) -> None:
+            progress(figures.gallery(images, torch.zeros_like(labels), (self.class_names[label],), self.zoom))
+
+        labels, generator = torch.full((count,), label), torch.Generator().manual_seed(seed)
+        generate(self.model, labels, generator=generator, temperature=temperature, on_row=on_row)

@@ -1,0 +1,112 @@
+"""Follows a training run by its files, wherever it runs: another cell, another terminal, another machine's disk."""
+
+import contextlib
+import html
+import io
+import json
+import statistics
+import threading
+from pathlib import Path
+
+from PIL import Image
+
+from utils.figures import PALETTE, style
+
+from ..platforms import runs_folder
+from ..runs import read_metrics
+from .base import show, to_png
+
+
+class TrainingDashboard:
+    """Loss and accuracy of a run, its speed, the time left and its latest gallery, while it goes on.
+
+    A thread looks at the run's files until the run is finished or the widget is closed; nothing is written.
+
+    Args:
+        run: a name under checkpoints/runs/, or a folder; it need not exist yet.
+        interval: seconds from look to look.
+    """
+
+    def __init__(self, run: str | Path, interval: float = 1.0):
+        import ipywidgets
+
+        style()
+        self.folder, self.interval = runs_folder() / run, interval
+        self.seen: object = None
+        self.note = ipywidgets.HTML()
+        self.picture = ipywidgets.Image(format="png", layout={"align_self": "flex-start"})
+        self.box = ipywidgets.VBox([self.note, self.picture])
+        self.closed = threading.Event()
+        self.box.observe(lambda _change: self.closed.set(), names="comm")  # closing a widget takes its comm away
+        self.look()
+        show(self.box, self.picture.value)
+        self.thread = threading.Thread(target=self._follow, daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        """Takes the widget away and ends the thread."""
+        self.box.close()
+
+    def wait(self) -> None:
+        """Returns when the run is finished or the widget is closed; the static picture is then the last one."""
+        self.thread.join()
+        if not self.closed.is_set():
+            show(self.box, self.picture.value, update=True)
+
+    def _follow(self) -> None:
+        while not self.look() and not self.closed.wait(self.interval):
+            pass
+
+    def look(self) -> bool:
+        """Reads the files, redraws if they have changed; -> the run is finished, its last gallery included."""
+        config, metrics, gallery = {}, self.folder / "metrics.jsonl", self.folder / "gallery.png"
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+            config = json.loads((self.folder / "config.json").read_text())["train"]
+        self.lines = read_metrics(metrics)
+        drawn = gallery.read_bytes() if gallery.exists() else b""
+        finished = bool(self.lines) and self.lines[-1]["epoch"] == config.get("epochs")
+        if finished and config["sample_every"] and config["epochs"] % config["sample_every"] == 0:
+            finished = bool(drawn) and gallery.stat().st_mtime >= metrics.stat().st_mtime  # it comes after the line
+        if self.seen != (config, self.lines, drawn):
+            self.seen = (config, self.lines, drawn)
+            self.note.value = html.escape(self._sentence(config))
+            self.picture.value = self._png(config, drawn)
+        return finished
+
+    def _sentence(self, config: dict) -> str:
+        name = self.folder.name
+        if not config:
+            return f"There is no run {name!r} yet; its curves will appear here when it begins."
+        if not self.lines:
+            return f"Run {name!r} has begun; its first epoch is under way."
+        last, epochs = self.lines[-1], config["epochs"]
+        left = (epochs - last["epoch"]) * statistics.median(line["seconds"] for line in self.lines[-5:])
+        return (
+            f"Run {name!r}: epoch {last['epoch']} of {epochs}, {last['images_per_second']:.0f} images/s, "
+            + (f"about {left / 60:.1f} min left" if left else "finished")
+            + f". Training {last['train_bpd']:.3f}, validation {last['validation_bpd']:.3f} bits per dimension, "
+            f"accuracy {last['validation_accuracy']:.1%}; written {last['time']}."
+        )
+
+    def _png(self, config: dict, gallery: bytes) -> bytes:
+        from matplotlib.figure import Figure  # not pyplot, whose state belongs to the main thread
+
+        names = ("epoch", "train_bpd", "validation_bpd", "validation_accuracy")
+        epochs, train, validation, accuracy = ([line[name] for line in self.lines] for name in names)
+        figure = Figure(figsize=(10, 3.2), dpi=90, layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for axis in (left, right):
+            axis.set(xlabel="epoch", xlim=(0.5, config.get("epochs", 1) + 0.5))
+            axis.xaxis.get_major_locator().set_params(integer=True)
+        left.plot(epochs, train, "o-", ms=4, label="training")
+        left.plot(epochs, validation, "s--", ms=4, label="validation")
+        left.set(ylabel="bits per dimension")
+        left.legend(frameon=False)
+        right.plot(epochs, [100 * share for share in accuracy], "s--", ms=4, color=PALETTE[1])
+        right.set(ylabel="validation accuracy, %", ylim=(0, 105))
+        curves = Image.open(io.BytesIO(to_png(figure)))
+        drawn = Image.open(io.BytesIO(gallery)) if gallery else Image.new("RGB", (1, 1))
+        sheet = Image.new("RGB", (max(curves.width, drawn.width), curves.height + drawn.height), "white")
+        sheet.paste(curves.convert("RGB"), (0, 0))
+        sheet.paste(drawn, (0, curves.height))
+        return to_png(sheet)

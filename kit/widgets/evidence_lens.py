@@ -1,0 +1,97 @@
+"""A picture, the posterior of its class, and where in the picture it comes from."""
+
+import torch
+
+from utils import UsageError, figures, mixture
+from utils.classify import class_log_likelihoods, evidence_map, log_posterior
+from utils.data import UNKNOWN, ImageDataset, to_float
+from utils.model import ConditionalPixelCNN
+
+from .base import Panel, check_sizes, options_of
+from .upload import newest_upload, read_upload
+
+
+class EvidenceLens(Panel):
+    """A picture classified by Bayes' rule, and each pixel's evidence for one class against another.
+
+    Cover a part with grey and see the decision move. The picture is one of the data set's or an uploaded file.
+
+    Args:
+        model: judges.
+        dataset: where the pictures come from; UsageError if they have not the model's size.
+    """
+
+    def __init__(self, model: ConditionalPixelCNN, dataset: ImageDataset):
+        from ipywidgets import FileUpload, HBox, IntRangeSlider, IntSlider, SelectionSlider
+
+        figures.style()
+        check_sizes(model, dataset)
+        self.model, self.dataset = model, dataset
+        self.image, self.title, size = dataset[0][0], self._title(0), model.config.image_size
+        self.upload = FileUpload(accept="image/*", multiple=False, description="upload a picture")
+        self.upload.layout.width = "200px"
+        self.upload.observe(self._on_upload, names="value")
+        controls = {
+            "picture": IntSlider(0, min=0, max=len(dataset) - 1),
+            "label": SelectionSlider(options=[("the likeliest", -1), *options_of(model)], description="evidence for"),
+            "against": SelectionSlider(options=[("the second", -1), *options_of(model)]),
+            "rows": IntRangeSlider(value=(0, 0), min=0, max=size, description="cover rows"),
+            "columns": IntRangeSlider(value=(0, size), min=0, max=size, description="cover columns"),
+        }
+        picture, label, against, rows, columns = controls.values()
+        layout = [HBox([picture, self.upload]), HBox([label, against]), HBox([rows, columns])]
+        super().__init__(self._draw, controls, layout)
+
+    def _title(self, n: int) -> str:
+        label = self.dataset[n][1]
+        return f"picture {n}" + ("" if label == UNKNOWN else f", a {self.dataset.classes[label]}")
+
+    def _on_change(self, change) -> None:
+        if change["owner"] is self.controls["picture"]:
+            self.image, self.title = self.dataset[change["new"]][0], self._title(change["new"])
+            self.say("")
+        self.redraw()
+
+    def _on_upload(self, change) -> None:
+        name, content = newest_upload(change["new"])
+        try:
+            image, remark = read_upload(content, self.model.config.image_size)
+        except UsageError as error:
+            self.say(f"{name} is refused: {error}")
+            return
+        self.image, self.title = to_float(image), name
+        self.say(f"{name}: {remark}")
+        self.redraw()
+
+    def _draw(self, picture: int, label: int, against: int, rows: tuple[int, int], columns: tuple[int, int]):
+        import matplotlib.pyplot as plt
+
+        names = self.model.class_names
+        covered = self.image.clone()
+        covered[:, slice(*rows), slice(*columns)] = mixture.to_levels(torch.tensor(0.0))
+        nats = class_log_likelihoods(self.model, torch.stack([self.image, covered])).cpu().double()  # (2, C)
+        before, after = log_posterior(nats).exp().numpy()
+        order = nats[0].argsort(descending=True).tolist()
+        label = order[0] if label < 0 else label
+        against = next(c for c in order if c != label) if against < 0 else against
+        evidence = evidence_map(self.model, covered, label, against).cpu()  # (S, S)
+
+        figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), width_ratios=(1, 1.2, 1.25))
+        axes[0].imshow(figures.to_picture(covered))
+        axes[0].set_title(self.title, fontsize=9, parse_math=False)
+        places = range(len(names))
+        axes[1].barh(places, after, color=figures.PALETTE[4], label="as shown")
+        axes[1].barh(places, before, fill=False, edgecolor="black", lw=1, label="nothing covered")
+        for n, behind in enumerate(nats[1] - nats[1].max()):
+            axes[1].text(1.02, n, f"{after[n]:.1%}\n{behind:+.1f} nats", va="center", fontsize=8)
+        axes[1].set(yticks=places, yticklabels=names, xlim=(0, 1), xlabel="probability")
+        axes[1].invert_yaxis()
+        axes[1].set_title(f"taken for {names[int(after.argmax())]}", fontsize=9)
+        axes[1].legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.1), ncols=2, frameon=False)
+        limit = max(float(evidence.abs().flatten().quantile(0.99)), 0.01)
+        shown = axes[2].imshow(evidence, cmap="PuOr", vmin=-limit, vmax=limit)
+        axes[2].set_title(f"purple for {names[label]}, orange for {names[against]}: {evidence.sum():+.1f}", fontsize=9)
+        figure.colorbar(shown, ax=axes[2], label="nats", shrink=0.8)
+        axes[0].set(xticks=[], yticks=[])
+        axes[2].set(xticks=[], yticks=[])
+        return figure

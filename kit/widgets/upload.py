@@ -1,0 +1,54 @@
+"""A picture file from anybody, read safely and made to fit."""
+
+import io
+
+import numpy as np
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from utils import UsageError
+from utils.data import to_tensor
+
+UPLOAD_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # decoders that call no other program
+MAX_UPLOAD_PIXELS = 50_000_000
+
+
+def read_upload(content: bytes, image_size: int) -> tuple[Tensor, str]:
+    """A picture file from anybody -> uint8 (3, S, S), and a sentence that says how it was made to fit.
+
+    Transparent parts become white; a photograph that the camera held sideways is turned.
+
+    Raises:
+        UsageError: no picture, a damaged one, or one so large that unpacking it could take all memory; the header
+            says how large it is before anything is unpacked.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=UPLOAD_FORMATS) as file:
+            (width, height), mode = file.size, file.mode
+            if width * height > MAX_UPLOAD_PIXELS:
+                raise Image.DecompressionBombError(f"{width}x{height} pixels, more than {MAX_UPLOAD_PIXELS:,}")
+            picture = ImageOps.exif_transpose(file)
+            if picture.has_transparency_data:
+                white = Image.new("RGBA", picture.size, "white")
+                picture = Image.alpha_composite(white, picture.convert("RGBA"))
+            elif mode.startswith("I"):  # 16 bits, which `convert` would cut off at 255
+                picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
+            image = to_tensor(picture, image_size)
+    except Image.UnidentifiedImageError:
+        raise UsageError(f"it is no picture of a known kind: choose a {', '.join(UPLOAD_FORMATS)} file") from None
+    except Image.DecompressionBombError as error:
+        raise UsageError(f"the picture is too large ({error}): make it smaller first") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UsageError(f"it cannot be read as a picture: {error}") from None
+    changes = [f"a picture of {width}x{height} pixels"]
+    if (width, height) != (image_size, image_size):
+        changes.append(f"resized to {image_size}x{image_size}")
+    if mode != "RGB":
+        changes.append(f"turned from mode {mode} into RGB")
+    return image, ", ".join(changes)
+
+
+def newest_upload(value) -> tuple[str, bytes]:
+    """Name and bytes from a FileUpload's value: in ipywidgets 7 a dict by name, in 8 a tuple."""
+    file = list(value.values() if isinstance(value, dict) else value)[-1]
+    return file["metadata"]["name"] if "metadata" in file else file["name"], bytes(file["content"])

@@ -1,0 +1,76 @@
+"""Which device, precision and memory layout to compute with: found by trying, not by asking."""
+
+import contextlib
+from pathlib import Path
+
+import torch
+
+from . import UsageError
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """`auto` is the first of CUDA, MPS and the CPU that does a real convolution: a GPU may be listed although
+    this build of PyTorch has no kernels for it. Raises UsageError when a device asked for by name does not work.
+    """
+    if name != "auto":
+        try:
+            device = torch.device(name)
+            try_convolution(device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"device {name!r} does not work here ({reason}); try --device cpu") from None
+        return device
+    available = [("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())]
+    for kind, listed in available:
+        if listed:
+            try:
+                try_convolution(torch.device(kind))
+                return torch.device(kind)
+            except RuntimeError as error:
+                print(f"note: {kind} is listed but does not work ({str(error).splitlines()[0]}); using the CPU")
+    return torch.device("cpu")
+
+
+def try_convolution(device: torch.device) -> None:
+    x = torch.ones(1, 1, 2, 2, device=device)
+    torch.nn.functional.conv2d(x, x).cpu()
+
+
+def pick_precision(device: torch.device, name: str = "auto") -> torch.dtype:
+    """What autocast computes in: `auto` is bfloat16 where the hardware has it, float16 on older CUDA GPUs, else
+    float32. Decided by capability: `torch.cuda.is_bf16_supported()` is true by emulation on GPUs without it.
+    """
+    if name != "auto":
+        if name not in PRECISIONS:
+            raise UsageError(f"unknown precision {name!r}: choose from auto, {', '.join(PRECISIONS)}")
+        return PRECISIONS[name]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
+    if device.type == "cpu" and cpu_has_bfloat16():
+        return torch.bfloat16
+    return torch.float32
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 natively (AVX512-BF16, AMX, or Arm's bf16 extension)."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return False
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+
+
+def autocast(device: torch.device, precision: torch.dtype):
+    """Autocast to `precision`; nothing at all for float32."""
+    if precision == torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, precision)
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """The faster layout of activations: tensor cores want channels last; oneDNN has a blocked layout of its own, and
+    the elementwise work between its convolutions is quicker on plain NCHW.
+    """
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
