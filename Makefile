@@ -26,7 +26,7 @@ chromium:
 	@test -n "$(CHROMIUM)" || { echo "error: no Chromium found: apt-get install chromium" >&2; exit 2; }
 
 notebooks: .venv/ready
-	$(IN_VENV) -m kit.notebooks
+	$(IN_VENV) -m notebooks.build
 
 # one page from notebook 08: make report RUN=mine, or RUN="mine other" side by side
 report: .venv/ready

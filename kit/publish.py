@@ -18,14 +18,14 @@ from pathlib import Path
 
 import nbformat
 
+from notebooks import build
 from utils import UsageError
 from utils.checkpoints import write_atomically
 
-from . import notebooks
 from .platforms import KIT
 
 DATASET = "pixelcnn-kit"
-NOTEBOOKS = sorted(notebooks.FOLDER.glob("[0-9]*.ipynb"))
+NOTEBOOKS = sorted(build.FOLDER.glob("[0-9]*.ipynb"))
 
 KAGGLE_STEPS = """\
 1. pip install "kaggle>=2.2.5" && kaggle auth login    (a GPU needs a phone number in your Kaggle settings)
@@ -125,7 +125,7 @@ def write_json(values: dict, path: Path) -> None:
 
 
 def colab(repository: str) -> str:
-    """Writes the repository's name into notebooks.py, badges and first cells; -> the addresses and what to type next.
+    """Writes the repository's name into build.py, badges and first cells; -> the addresses and what to type next.
 
     Raises UsageError for what cannot be a GitHub repository; nothing is written then.
     """
@@ -134,14 +134,14 @@ def colab(repository: str) -> str:
             f"REPOSITORY must be the account and the repository on GitHub, as in "
             f"make colab REPOSITORY=you/kit, not {repository!r}"
         )
-    source = Path(notebooks.__file__).read_text()
+    source = Path(build.__file__).read_text()
     source, found = re.subn(r'^REPOSITORY = ".*"$', f'REPOSITORY = "{repository}"', source, flags=re.MULTILINE)
-    assert found == 1, "notebooks.py has no line REPOSITORY"
-    notebooks.REPOSITORY = repository
-    stamped = {Path(notebooks.__file__): source}
+    assert found == 1, "build.py has no line REPOSITORY"
+    build.REPOSITORY = repository
+    stamped = {Path(build.__file__): source}
     for path in NOTEBOOKS:
         notebook = nbformat.read(path, as_version=4)
-        notebooks.stamp(notebook, path.name)
+        build.stamp(notebook, path.name)
         stamped[path] = nbformat.writes(notebook) + "\n"
     for path, text in stamped.items():
         write_atomically(path, partial(Path.write_text, data=text, encoding="utf-8"))

@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from kit import notebooks
+from notebooks import build
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
@@ -72,7 +72,7 @@ def test_a_committed_notebook_reads_well(path):
             assert cell.execution_count is not None, f"not executed: {cell.source}"
             for output in cell.outputs:
                 assert output.output_type != "error" and output.get("name") != "stderr"
-                assert notebooks.WIDGET_VIEW not in output.get("data", {})
+                assert build.WIDGET_VIEW not in output.get("data", {})
     text = path.read_text()
     assert not re.search(r"/(?:home|root|Users|work|tmp)/", text), "a path of the machine it ran on"
     exercises = sum(bool(re.search(r"\.check\(", source)) for source in code_of(notebook))
@@ -83,8 +83,8 @@ def test_a_committed_notebook_reads_well(path):
 def test_the_badges_and_the_first_cell_are_the_same_everywhere(path):
     notebook = read(path)
     before = [cell.source for cell in notebook.cells]
-    notebooks.stamp(notebook, path.name)
-    assert [cell.source for cell in notebook.cells] == before, "run `python -m kit.notebooks --stamp`"
+    build.stamp(notebook, path.name)
+    assert [cell.source for cell in notebook.cells] == before, "run `python -m notebooks.build --stamp`"
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
     assert first.metadata.tags == ["bootstrap"]
 
@@ -105,11 +105,11 @@ def test_every_notebook_runs_from_a_clean_kernel(path, copy_of_the_kit):
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    notebooks.execute(notebook, copy_of_the_kit / "notebooks")
+    build.execute(notebook, copy_of_the_kit / "notebooks")
 
 
 def bootstrap(cwd: Path, **environment) -> subprocess.CompletedProcess:
-    code = notebooks.BOOTSTRAP.replace("%matplotlib inline", "print(utils.__file__)")
+    code = build.BOOTSTRAP.replace("%matplotlib inline", "print(utils.__file__)")
     path = os.pathsep.join([environment.pop("PATH", ""), os.environ["PATH"]])
     return subprocess.run(
         [sys.executable, "-c", code],
@@ -150,6 +150,6 @@ def test_the_first_cell_copies_a_data_set_attached_on_kaggle(copy_of_the_kit, tm
     attached, working = tmp_path / "input" / "pixelcnn", tmp_path / "working"
     shutil.copytree(copy_of_the_kit, attached / "kit")
     working.mkdir()
-    monkeypatch.setattr(notebooks, "BOOTSTRAP", notebooks.BOOTSTRAP.replace("/kaggle/input", str(tmp_path / "input")))
+    monkeypatch.setattr(build, "BOOTSTRAP", build.BOOTSTRAP.replace("/kaggle/input", str(tmp_path / "input")))
     done = bootstrap(working)
     assert done.stdout.strip() == str(working / "pixelcnn-kit" / "utils" / "__init__.py"), done.stderr

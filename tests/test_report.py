@@ -95,7 +95,7 @@ def test_a_page_on_a_file_of_weights(page_maker, picture_folder, tmp_path):
 def test_where_the_page_of_one_run_lies(page_maker, picture_folder, tmp_path, monkeypatch):
     folder = tmp_path / "runs" / "mine"
     train(*tiny(picture_folder, epochs=1), folder)
-    monkeypatch.setattr(module.notebooks, "execute", lambda *_args, **_more: None)
+    monkeypatch.setattr(module.build, "execute", lambda *_args, **_more: None)
     assert page_maker("mine") == 0
     assert (folder / "report.html").is_file() and not (tmp_path / "dist").exists()
 

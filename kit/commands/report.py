@@ -12,13 +12,13 @@ from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 from traitlets.config import Config
 
+from notebooks import build
 from utils import UsageError
 from utils.checkpoints import write_atomically
 
-from .. import notebooks
 from ..platforms import KIT, find_weights
 
-NOTEBOOK = notebooks.FOLDER / "08_report.ipynb"
+NOTEBOOK = build.FOLDER / "08_report.ipynb"
 DIST = KIT / "dist"
 TEMPLATE = """\
 {% extends 'basic/index.html.j2' %}
@@ -70,12 +70,12 @@ def report(runs: list[str], split: str, dataset: str | None, data_root: str | No
         page = folders[0] / "report.html"
     notebook = parametrised({"RUNS": runs, "SPLIT": split, "DATASET": dataset, "DATA_ROOT": data_root})
     try:
-        notebooks.execute(notebook, Path.cwd(), timeout=None)
+        build.execute(notebook, Path.cwd(), timeout=None)
     except CellExecutionError as error:
         if error.ename == "UsageError":
             raise UsageError(error.evalue) from None
         raise
-    notebooks.clean(notebook)
+    build.clean(notebook)
     text = to_html(notebook, f"Report: {' and '.join(runs)}")
     write_atomically(page, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return page

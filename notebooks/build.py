@@ -1,7 +1,7 @@
 """`make notebooks`: stamps the badges and the first cell into every notebook, executes all of them in place, cleans.
 
-    python -m kit.notebooks [NOTEBOOK ...]      all of them by default
-    python -m kit.notebooks --stamp             only the badges and the first cell
+    python -m notebooks.build [NOTEBOOK ...]      all of them by default
+    python -m notebooks.build --stamp             only the badges and the first cell
 
 What is committed carries no widget state and no widget views: a static picture stands where a widget would be.
 """
@@ -15,9 +15,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from .platforms import KIT
-
-FOLDER = KIT / "notebooks"
+FOLDER = Path(__file__).resolve().parent
 # the one setting: where the kit is published; `make colab REPOSITORY=you/kit` changes it, here and in the notebooks
 REPOSITORY = "YOUR-ACCOUNT/pixelcnn-kit"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
