@@ -46,7 +46,7 @@ def plain_step(setting: Setting, batch: int):
 
 
 def tuned_step(setting: Setting, batch: int, device=CPU, precision=None, compiled=False):
-    """What `utils.training.train` does with a batch."""
+    """What `kit.train.train` does with a batch."""
     precision = precision or pick_precision(device)
     model = setting.model().to(device, memory_format=memory_format(device)).train()
     averaged = copy.deepcopy(model)

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from utils import UsageError, classify
-from utils.data import load_split
+from utils.data import ImageDataset
 from utils.device import pick_device, pick_precision
 from utils.model import ConditionalPixelCNN
 
 from . import distributed
-from .platforms import find_root, load_model
+from .platforms import load_model, load_pictures
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,10 @@ class Classifier:
                 raise UsageError(f"--ensemble {name} knows other classes or sizes of pictures than {self.checkpoint}")
         self.prior_of(models[0].config.num_classes)
         return models
+
+    def pictures(self, models: list[ConditionalPixelCNN], dataset: str, split: str, root: str | None) -> ImageDataset:
+        """The split at the models' size; UsageError where it has other classes than they."""
+        return load_pictures(dataset, split, root, models[0].config, self.checkpoint)
 
     def prior_of(self, num_classes: int) -> Tensor | None:
         """-> (C,), None for a uniform one. Raises UsageError for anything but a weight for each class."""
@@ -95,8 +99,7 @@ class Classifier:
             how += ", averaged with the mirrored pictures"
         logits = nats.mean(dim=0)
         if calibrate:
-            train = load_split(dataset, "train", find_root(dataset, data_root), models[0].config.image_size)
-            x, y = train.last(calibrate).tensors()
+            x, y = self.pictures(models, dataset, "train", data_root).last(calibrate).tensors()
             temperature, bias = classify.fit_calibration(self.log_likelihoods(models, x).mean(dim=0), y)
             logits = logits / temperature + bias
             biases = ", ".join(f"{b:+.2f}" for b in bias.tolist())

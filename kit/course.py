@@ -16,11 +16,11 @@ import torch
 
 import utils
 from utils import UsageError
-from utils.checkpoints import save_state
 from utils.data import CPEN455_CLASSES
 from utils.model import ConditionalPixelCNN
 from utils.sampling import generate
 
+from .runs import save_state
 from .samples import new_folder, save_samples
 
 SOURCES = ("__init__", "layers", "fusion", "mixture", "model", "sampling")  # each needs those before it only

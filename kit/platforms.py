@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from utils import UsageError, checkpoints, data
+from utils.model import ModelConfig
 
 KIT = Path(__file__).resolve().parents[1]
 KAGGLE_INPUT, KAGGLE_WORKING = Path("/kaggle/input"), Path("/kaggle/working")  # read-only; kept with the notebook
@@ -89,3 +90,16 @@ def find_root(dataset: str, root: str | Path | None = None) -> str | Path | None
             attached = (found.parent for found in sorted(KAGGLE_INPUT.glob("**/validation.csv")))
             return next((folder for folder in attached if (folder / "train.csv").is_file()), None)
     return root
+
+
+def load_pictures(
+    dataset: str, split: str, root: str | Path | None, config: ModelConfig, who: str
+) -> data.ImageDataset:
+    """As `data.load_split`, from where `find_root` finds it, at the size of the model that is called `who`.
+
+    Raises UsageError also where the data set has another number of classes than the model.
+    """
+    pictures = data.load_split(dataset, split, find_root(dataset, root), config.image_size)
+    if len(pictures.classes) != config.num_classes:
+        raise UsageError(f"{dataset} has {len(pictures.classes)} classes, {who} knows {config.num_classes}")
+    return pictures

@@ -135,22 +135,19 @@ class RunState:
             state[name] = getattr(self, name).state_dict()
         if (folder / "last.pt").exists():
             checkpoints.write_atomically(folder / "previous.pt", lambda copy: _link(folder / "last.pt", copy))
-        checkpoints.save_state(state, folder / "last.pt")
+        save_state(state, folder / "last.pt")
         self.seconds_saving = time.perf_counter() - started
 
     def load(self, folder: Path) -> None:
-        """Reads last.pt, or previous.pt where last.pt is damaged.
-
-        Raises:
-            UsageError: both are missing or damaged, or of another architecture.
-        """
+        """Reads last.pt, or previous.pt where it is damaged. Raises UsageError if both are missing or damaged, or of
+        another architecture."""
         try:
-            state = checkpoints.load_state(folder / "last.pt")
+            state = load_state(folder / "last.pt")
         except UsageError as damage:
             if not (folder / "previous.pt").exists():
                 raise
             print(f"note: {damage}; going on from previous.pt")
-            state = checkpoints.load_state(folder / "previous.pt")
+            state = load_state(folder / "previous.pt")
         try:
             for name in ("model", "averaged", "optimizer", "scaler"):
                 getattr(self, name).load_state_dict(state[name])
@@ -158,6 +155,22 @@ class RunState:
         except (KeyError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise UsageError(f"the run's last.pt does not fit its config.json ({reason})") from None
+
+
+def save_state(state: dict, path: str | Path) -> None:
+    """Writes training state (tensors, numbers, strings, lists, dicts)."""
+    checkpoints.write_atomically(path, lambda temporary: torch.save(state, temporary))
+
+
+def load_state(path: str | Path) -> dict:
+    """Reads what `save_state` wrote; UsageError when it is missing or damaged, or holds anything but data."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UsageError(f"there is no {path} to resume from") from None
+    except Exception as error:  # torch.load has no common class for damaged files
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UsageError(f"{path} cannot be read as training state: {reason}") from None
 
 
 def _link(file: Path, copy: Path) -> None:
@@ -173,14 +186,12 @@ def sole_writer(folder: Path) -> Iterator[None]:
     with its process, however that ends, and lies with the temporary files: a mounted Drive has no locks."""
     name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
     lock = FileLock(Path(tempfile.gettempdir()) / f"pixelcnn-{name}.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise UsageError(f"another process trains {folder} now: wait for its end, or choose another --run") from None
-    try:
+    with contextlib.ExitStack() as open_lock:
+        try:
+            open_lock.enter_context(lock)
+        except Timeout:
+            raise UsageError(f"another process trains {folder}: wait for its end, or choose another --run") from None
         yield
-    finally:
-        lock.release()
 
 
 def write_config(folder: Path, values: dict) -> None:

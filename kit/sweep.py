@@ -13,7 +13,7 @@ from pathlib import Path
 from utils import UsageError, checkpoints
 
 from .platforms import KIT, runs_folder
-from .runs import best_epoch, read_config
+from .runs import best_epoch, load_state, read_config
 
 KEYS = {"validation_bpd": 1, "validation_accuracy": 100}  # what is compared, and its factor in tables
 
@@ -76,7 +76,7 @@ def finished(folder: Path, settings: dict) -> bool:
         model_config, config = read_config(folder)
         stored = model_config.to_dict() | vars(config)
         same = all(stored[name] == value for name, value in settings.items())
-        return same and checkpoints.load_state(folder / "last.pt")["epoch"] >= config.epochs
+        return same and load_state(folder / "last.pt")["epoch"] >= config.epochs
     except UsageError:  # not begun, or not yet saved
         return False
 

@@ -15,35 +15,15 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from utils import UsageError, checkpoints
-from utils.data import UNKNOWN, ImageDataset, load_split, shifted, to_bytes, to_float
+from utils import UsageError, checkpoints, training
+from utils.data import UNKNOWN, ImageDataset, shifted, to_bytes, to_float
 from utils.device import memory_format, pick_device, pick_precision
 from utils.figures import gallery, save_png
 from utils.model import ConditionalPixelCNN, ModelConfig
-from utils.training import (
-    build_optimizer,
-    generative_loss,
-    hybrid_loss,
-    initialise,
-    learning_rate,
-    train_step,
-    update_average,
-    validate,
-)
 
-from . import distributed, wandb_log
-from .platforms import find_root, find_run, load_model
-from .runs import (
-    RunConfig,
-    RunState,
-    Stopped,
-    StopRequest,
-    keep_metrics,
-    seconds_of,
-    seed_step,
-    sole_writer,
-    write_config,
-)
+from . import distributed, runs, wandb_log
+from .platforms import find_run, load_model, load_pictures
+from .runs import RunConfig, RunState, Stopped, StopRequest
 
 
 class Diverged(RuntimeError):
@@ -78,13 +58,12 @@ def train(
         find_run(run)  # copies it where it must
     distributed.wait()
     folder = find_run(run)
-    root = find_root(config.dataset, config.data_root)
-    train_set = load_split(config.dataset, "train", root, model_config.image_size)
+    train_set, validation_set = (
+        load_pictures(config.dataset, split, config.data_root, model_config, "the model")
+        for split in ("train", "validation")
+    )
     if config.train_limit:
         train_set = train_set.first(config.train_limit)
-    validation_set = load_split(config.dataset, "validation", root, model_config.image_size)
-    if len(train_set.classes) != model_config.num_classes:
-        raise UsageError(f"{config.dataset} has {len(train_set.classes)} classes, not {model_config.num_classes}")
     if bool((train_set.labels == UNKNOWN).any()):
         raise UsageError(f"the training split of {config.dataset} has pictures without a label")
     if not resume and (folder / "config.json").exists():
@@ -99,11 +78,10 @@ def train(
     model = ConditionalPixelCNN(model_config).to(device).to(memory_format=memory_format(device))
     model.class_names = train_set.classes
     averaged = copy.deepcopy(model).eval().requires_grad_(False)
-    optimizer = build_optimizer(model, config)
+    optimizer = training.build_optimizer(model, config)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     run_state = RunState(model, averaged, optimizer, scaler)
-    images = train_set.images.to(device)
-    labels = train_set.labels.to(device)
+    images, labels = train_set.images.to(device), train_set.labels.to(device)
     if resume and (folder / "last.pt").exists():
         run_state.load(folder)
     else:  # a new run, or one that was killed before it first saved
@@ -120,20 +98,22 @@ def train(
     distributed.wait()  # all have read before one writes
     with contextlib.ExitStack() as at_the_end:
         if first:
-            at_the_end.enter_context(sole_writer(folder))
+            at_the_end.enter_context(runs.sole_writer(folder))
             for left_over in folder.glob(".*.tmp"):  # of a process that was killed while it saved
                 left_over.unlink()
-            keep_metrics(folder, run_state.epoch)
-            write_config(folder, values)
+            runs.keep_metrics(folder, run_state.epoch)
+            runs.write_config(folder, values)
         tracker = wandb_log.Tracker(mode, folder, values, train_set.classes)
-        stop = at_the_end.enter_context(StopRequest(seconds_of(config.time_limit)))
+        stop = at_the_end.enter_context(StopRequest(runs.seconds_of(config.time_limit)))
         at_the_end.callback(tracker.finish, folder / "best.safetensors")
         while run_state.epoch < config.epochs:
             started = time.perf_counter()
             first_batch = run_state.batch
             train_bpd = _train_epoch(run_state, forward, images, labels, config, precision, stop, folder)
             seconds = time.perf_counter() - started
-            validation_bpd, scores = validate(averaged, validation_set, precision, distributed.class_log_likelihoods)
+            validation_bpd, scores = training.validate(
+                averaged, validation_set, precision, distributed.class_log_likelihoods
+            )
             if not math.isfinite(validation_bpd):
                 raise Diverged(f"validation loss became {validation_bpd} in epoch {run_state.epoch + 1}")
             run_state.epoch, run_state.batch, run_state.total = run_state.epoch + 1, 0, 0.0
@@ -141,7 +121,7 @@ def train(
             line = {
                 "epoch": run_state.epoch,
                 "step": step,
-                "lr": learning_rate(config, step - 1, steps_per_epoch),
+                "lr": training.learning_rate(config, step - 1, steps_per_epoch),
                 "train_bpd": round(train_bpd, 5),
                 "validation_bpd": round(validation_bpd, 5),
                 "validation_accuracy": round(scores.accuracy, 5),
@@ -187,19 +167,13 @@ def _train_epoch(run_state, forward, images, labels, config, precision, stop, fo
     rank, nr_processes = distributed.rank(), distributed.size()
     sums = torch.float32 if device.type == "mps" else torch.float64
     total = torch.tensor(0.0 if rank else run_state.total, dtype=sums, device=device)  # of this process's pictures
-    loss_of = generative_loss
+    loss_of = training.generative_loss
     if config.hybrid:
         num_classes = run_state.model.config.num_classes
-        loss_of = functools.partial(hybrid_loss, num_classes=num_classes, weight=config.hybrid)
+        loss_of = functools.partial(training.hybrid_loss, num_classes=num_classes, weight=config.hybrid)
     run_state.model.train()
-    bar = tqdm(
-        range(run_state.batch, len(batches)),
-        desc=f"epoch {epoch + 1}/{config.epochs}",
-        leave=False,
-        disable=True if rank else None,
-        initial=run_state.batch,
-        total=len(batches),
-    )
+    where = {"desc": f"epoch {epoch + 1}/{config.epochs}", "initial": run_state.batch, "total": len(batches)}
+    bar = tqdm(range(run_state.batch, len(batches)), **where, leave=False, disable=True if rank else None)
     for i in bar:
         step = epoch * len(batches) + i
         own = distributed.share(batches[i])  # of a short last batch it may be none, which all of the step bears
@@ -209,14 +183,16 @@ def _train_epoch(run_state, forward, images, labels, config, precision, stop, fo
             x = torch.where(flips[own].to(device)[:, None, None, None], x.flip(3), x)
         if config.shift:
             x = shifted(x, *shifts[:, own].to(device))
-        lr = learning_rate(config, step, len(batches))
+        lr = training.learning_rate(config, step, len(batches))
         for group in run_state.optimizer.param_groups:
             group["lr"] = lr * group.get("relative_lr", 1.0)
-        seed_step(config.seed, step, rank)
+        runs.seed_step(config.seed, step, rank)
         count = len(batches[i]) / nr_processes  # gradients are averaged over the processes
         scaler = run_state.scaler
-        bits = train_step(forward, x, y, run_state.optimizer, scaler, precision, config.grad_clip, loss_of, count)
-        update_average(run_state.averaged, run_state.model, config.ema_decay, step)
+        bits = training.train_step(
+            forward, x, y, run_state.optimizer, scaler, precision, config.grad_clip, loss_of, count
+        )
+        training.update_average(run_state.averaged, run_state.model, config.ema_decay, step)
 
         total += bits * count
         run_state.batch = i + 1
@@ -225,10 +201,8 @@ def _train_epoch(run_state, forward, images, labels, config, precision, stop, fo
         if i % 20 == 0 or last or stopping:  # a look at the number makes a GPU wait
             total_of_all = float(distributed.total(total))
             if not math.isfinite(total_of_all):
-                raise Diverged(
-                    f"the loss became NaN or infinite in epoch {epoch + 1}; the last good checkpoint is kept. "
-                    f"Try a smaller --lr or --adam-lr, or --grad-clip 1"
-                )
+                cure = "the last good checkpoint is kept. Try a smaller --lr or --adam-lr, or --grad-clip 1"
+                raise Diverged(f"the loss became NaN or infinite in epoch {epoch + 1}; {cure}")
             bar.set_postfix(bpd=f"{bits.item():.3f}")
         if stopping:
             run_state.total = total_of_all
@@ -267,7 +241,7 @@ def _begin(model: ConditionalPixelCNN, images: Tensor, labels: Tensor, config: R
             raise UsageError(f"--init {config.init} holds {given.config}, the run is to have {model.config}")
         model.load_state_dict(given.state_dict())
     else:
-        initialise(model, images, labels, config.seed)
+        training.initialise(model, images, labels, config.seed)
 
 
 def draw_gallery(model: ConditionalPixelCNN, path: Path, seed: int, per_class: int = 8) -> None:

@@ -14,8 +14,9 @@ import torch
 from conftest import random_pictures, small_model
 from safetensors.torch import load_file, save_file
 
+from kit.runs import load_state, save_state
 from utils import UsageError, checkpoints
-from utils.checkpoints import load_model, load_state, save_model, save_state
+from utils.checkpoints import load_model, save_model
 
 
 def test_a_saved_model_comes_back(tmp_path):
@@ -165,7 +166,8 @@ from pathlib import Path
 import torch
 from conftest import small_model
 from utils import UsageError
-from utils.checkpoints import save_model, save_state
+from kit.runs import save_state
+from utils.checkpoints import save_model
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))

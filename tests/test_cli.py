@@ -1,10 +1,12 @@
 """Every command once, and every wrong input: one line on standard error, status 2, nothing half-written."""
 
+import json
 import os
 import pickle
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,13 @@ from PIL import Image
 from safetensors.torch import save_file
 from scipy.stats import binomtest
 
-from kit.__main__ import main
-from utils import checkpoints
+from kit.__main__ import COMMANDS, build_parser, main
+from kit.commands import Parser, add_flags, call
+from kit.wandb_log import MODES
+from utils import UsageError, checkpoints
+from utils.data import DATASETS
+from utils.fusion import SITES
+from utils.training import PRESETS
 
 TINY = ["--nr-filters=4", "--nr-resnet=1", "--nr-logistic-mix=1", "--image-size=8", "--device=cpu"]
 
@@ -53,6 +60,66 @@ def test_help_of_each_command(command, capsys):
     assert leaving.value.code == 0 and "--device" in capsys.readouterr().out
 
 
+def test_every_flag_of_every_command_has_a_sentence_and_no_other_words():
+    """It is the docstring's, so that a field's name in it is one that people can type."""
+    (commands,) = (action for action in build_parser()._actions if action.dest == "command")
+    assert set(commands.choices) == set(COMMANDS)
+    for name, command in commands.choices.items():
+        assert command.description and command.format_help().startswith(f"usage: python -m kit {name}")
+        for action in command._actions[1:]:  # the first is --help
+            assert len(action.help) > 5 and "`" not in action.help and "  " not in action.help, (name, action.dest)
+    train = commands.choices["train"].format_help()
+    for word in (*DATASETS, *SITES, *PRESETS, *MODES, "cosine", "muon", "bfloat16"):
+        assert word in train, word
+
+
+def test_flags_are_what_a_signature_says(capsys):
+    """Positional, required, several times, yes or no; the sentence as written, its name and its default beside it."""
+
+    @dataclass
+    class Options:
+        """Words.
+
+        Args:
+            kind: what it is,
+                on two lines.
+        """
+
+        kind: str = "plain"
+
+    def command(first: str, /, needed: str, options: Options, yes: bool = False, again: tuple[str, ...] = ()) -> None:
+        """Do it.
+
+        Args:
+            first: of all.
+            needed: 5 % of `all`.
+            yes: or no.
+            again: and again.
+
+        Raises:
+            needed: never.
+        """
+        seen.append((first, needed, options.kind, yes, again))
+
+    seen: list = []
+    parser = Parser(prog="p")
+    add_flags(parser, command)
+    call(command, vars(parser.parse_args(["7", "--needed=x", "--yes", "--again", "a", "--again=b"])))
+    call(command, vars(parser.parse_args(["7", "--needed=x", "--kind", "odd", "--no-yes"])))
+    assert seen == [("7", "x", "plain", True, ["a", "b"]), ("7", "x", "odd", False, [])]
+    with pytest.raises(UsageError, match="required: --needed"):
+        parser.parse_args(["7"])
+    said = " ".join(parser.format_help().split())
+    assert "what it is, on two lines. (default: plain)" in said and "5 % of all." in said and "never" not in said
+
+
+def test_the_old_command_says_where_it_went():
+    command = [sys.executable, "-m", "utils", "train", "--run", "mine"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert "python -m kit" in done.stderr
+
+
 def test_demo(runs, capsys):
     assert main(["demo", *TINY, "--epochs", "1", "--train-limit", "64"]) == 0
     said = capsys.readouterr().out
@@ -70,6 +137,19 @@ def test_train_and_resume(runs, picture_folder, capsys):
     assert len((runs / "mine" / "metrics.jsonl").read_text().splitlines()) == 3
     assert main(["train", "--run", "mine", "--resume"]) == 0  # all is done: nothing to do, no error
     assert len((runs / "mine" / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_run_that_began_as_paper_goes_on(runs, picture_folder, capsys):
+    """config.json holds values, not names; before RunConfig came, they stood in another order."""
+    words = ["--run", "old", "--seed", "3", "--flip"]
+    assert train(picture_folder, *words, "--preset", "report") == 0
+    config = json.loads((runs / "old" / "config.json").read_text())
+    config["train"] = dict(sorted(config["train"].items()))
+    (runs / "old" / "config.json").write_text(json.dumps(config))
+    more = [*words, "--preset", "paper", "--fusion", "paper", "--resume", "--epochs", "2"]
+    assert train(picture_folder, *more) == 0
+    assert len((runs / "old" / "metrics.jsonl").read_text().splitlines()) == 2
+    assert_refused(capsys, ["train", "--run", "new", "--preset", "paper"], "choose from report, starter, original")
 
 
 def test_evaluate(weights, picture_folder, capsys):

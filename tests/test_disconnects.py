@@ -16,11 +16,10 @@ import pytest
 import torch
 from conftest import ALL_AT_ONCE, TIMING, tiny
 
-from kit import train as loop
 from kit.__main__ import main
 from kit.runs import Stopped, StopRequest, run_configs, seconds_of
 from kit.train import train
-from utils import UsageError
+from utils import UsageError, training
 
 # started once, with PyTorch imported: each run is a fork of it
 processes = multiprocessing.get_context("forkserver")
@@ -54,7 +53,7 @@ def run_to_the_end(pictures, run, precision, fatal_call=None, fatal_step=None, d
 
     for name in ("fsync", "replace", "link"):
         setattr(os, name, counted(getattr(os, name)))
-    step = loop.train_step
+    step = training.train_step
 
     def train_step(*args):
         nonlocal steps
@@ -63,7 +62,7 @@ def run_to_the_end(pictures, run, precision, fatal_call=None, fatal_step=None, d
             threading.Timer(delay, die).start()
         return step(*args)
 
-    loop.train_step = train_step
+    training.train_step = train_step
     train(*configs(pictures, precision), run, resume=run.exists())
 
 
@@ -150,7 +149,7 @@ def test_file_systems_without_hard_links(picture_folder, tmp_path, monkeypatch):
 def test_asked_to_stop_it_saves_the_very_batch(picture_folder, tmp_path, number, monkeypatch):
     whole = train(*configs(picture_folder), tmp_path / "whole")
     steps = 0
-    step = loop.train_step
+    step = training.train_step
 
     def train_step(*args):
         nonlocal steps
@@ -159,7 +158,7 @@ def test_asked_to_stop_it_saves_the_very_batch(picture_folder, tmp_path, number,
             os.kill(os.getpid(), number)
         return step(*args)
 
-    monkeypatch.setattr(loop, "train_step", train_step)
+    monkeypatch.setattr(training, "train_step", train_step)
     with pytest.raises(Stopped, match=rf"{number.name} came in epoch 1, after 2 of 3 batches"):
         train(*configs(picture_folder), tmp_path / "parts")
     with pytest.raises(Stopped, match=rf"{number.name} came after epoch 2"):

@@ -8,7 +8,8 @@ from conftest import random_pictures, small_model, tiny
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from kit import train as loop
+from kit.train import train
+from utils import training
 from utils.muon import Muon, orthogonalised
 from utils.training import TrainConfig, build_optimizer, train_step
 
@@ -148,15 +149,15 @@ def test_a_state_that_an_older_pytorch_saved():
 
 def test_both_rates_follow_one_schedule(picture_folder, tmp_path, monkeypatch):
     seen = []
-    step = loop.train_step
+    step = training.train_step
 
     def look(model, x, y, optimizer, *rest):
         seen.append([group["lr"] for group in optimizer.param_groups])
         return step(model, x, y, optimizer, *rest)
 
-    monkeypatch.setattr(loop, "train_step", look)
+    monkeypatch.setattr(training, "train_step", look)
     config = tiny(picture_folder, optimizer="muon", lr=0.02, adam_lr=0.003, schedule="cosine", warmup=2, epochs=4)
-    loop.train(*config, tmp_path / "run")
+    train(*config, tmp_path / "run")
     share = [0.5, 0.5 * (1 + math.cos(math.pi / 4)), 0.5, 0.5 * (1 + math.cos(3 * math.pi / 4))]
     for rates, part in zip(seen, share, strict=True):
         assert rates == pytest.approx([0.02 * part] * (len(rates) - 1) + [0.003 * part])

@@ -17,7 +17,6 @@ from conftest import ALL_AT_ONCE, TIMING, random_pictures, small_model, tiny
 from safetensors.torch import load_file
 
 from kit import fid, wandb_log
-from kit import train as loop
 from kit.platforms import KIT
 from kit.runs import RunConfig, read_config, run_configs
 from kit.train import Diverged, train
@@ -80,8 +79,8 @@ def test_the_same_seed_gives_the_same_run(picture_folder, tmp_path):
 
 def test_pictures_are_mirrored_and_shifted(picture_folder, tmp_path, monkeypatch):
     seen = []
-    step = loop.train_step
-    monkeypatch.setattr(loop, "train_step", lambda model, x, *rest: (seen.extend(x), step(model, x, *rest))[1])
+    step = training.train_step
+    monkeypatch.setattr(training, "train_step", lambda model, x, *rest: (seen.extend(x), step(model, x, *rest))[1])
     train(*tiny(picture_folder, epochs=30, flip=True, shift=1), tmp_path / "run")
     pictures = load_split("folder", "train", picture_folder, image_size=8).tensors()[0]
     found = set()

@@ -15,10 +15,11 @@ import torch
 torch.set_num_threads(1)
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from kit import distributed, train  # noqa: E402
+from kit import distributed  # noqa: E402
 from kit.__main__ import main  # noqa: E402
+from utils import training  # noqa: E402
 
-step = train.train_step
+step = training.train_step
 losses: list[float] = []
 
 
@@ -32,6 +33,6 @@ def train_step(*args):
     return bits
 
 
-train.train_step = train_step
+training.train_step = train_step
 if __name__ == "__main__":
     sys.exit(main(sys.argv[2:]))

@@ -1,7 +1,6 @@
-"""Saving and loading: atomic, and never by executing what is in a file.
+"""Saving and loading of weights: atomic, and never by executing what is in a file.
 
-Weights are safetensors; the model's config and its classes' names are JSON in the file's metadata. Training state
-is a `torch.save` file, read with `weights_only=True`, which refuses code.
+Weights are safetensors; the model's config and its classes' names are JSON in the file's metadata.
 """
 
 import contextlib
@@ -56,9 +55,8 @@ def save_model(model: ConditionalPixelCNN, path: str | Path, dtype: torch.dtype 
 def load_model(name_or_path: str | Path, device: str | torch.device = "cpu") -> ConditionalPixelCNN:
     """The model saved under a shipped name, in a run's folder or in a file; float32, in eval mode.
 
-    Raises:
-        UsageError: there is no such file, it is damaged, holds a pickle, or belongs to another architecture.
-            Shapes are compared before any memory is taken for the model.
+    Raises UsageError if there is no such file, it is damaged, holds a pickle, or belongs to another architecture:
+    shapes are compared before any memory is taken for the model.
     """
     path = find_weights(name_or_path)
     try:
@@ -82,23 +80,16 @@ def load_model(name_or_path: str | Path, device: str | torch.device = "cpu") -> 
             model.load_state_dict({name: file.get_tensor(name).float() for name in shapes}, assign=True)
             model.class_names = class_names
     except SafetensorError as error:
-        hint = ""
         with open(path, "rb") as raw:
-            if raw.read(2) in (b"PK", b"\x80\x02", b"\x80\x04"):
-                hint = "; it looks like a pickle, which could run code and is never opened"
+            pickled = raw.read(2) in (b"PK", b"\x80\x02", b"\x80\x04")
+        hint = "; it looks like a pickle, which could run code and is never opened" if pickled else ""
         raise UsageError(f"{path} is not a readable safetensors file ({error}){hint}") from None
     return model.to(device).eval()
 
 
 def find_weights(name_or_path: str | Path, runs: Path | None = None) -> Path:
-    """A shipped name, a folder or a run's name (its best weights), or a file -> the file.
-
-    Args:
-        runs: where runs are; $PIXELCNN_RUNS, else checkpoints/runs, if None.
-
-    Raises:
-        UsageError: there is none.
-    """
+    """A shipped name, a folder or a run's name (its best weights), or a file -> the file; UsageError if there is none.
+    Runs are in `runs`, in $PIXELCNN_RUNS or in checkpoints/runs."""
     runs = runs or Path(os.environ.get("PIXELCNN_RUNS", RUNS))
     given = Path(name_or_path)
     if str(name_or_path) in SHIPPED:
@@ -108,23 +99,5 @@ def find_weights(name_or_path: str | Path, runs: Path | None = None) -> Path:
             candidate = candidate / "best.safetensors"
         if candidate.is_file():
             return candidate
-    raise UsageError(
-        f"no weights found for {str(name_or_path)!r}: give a shipped name ({', '.join(SHIPPED)}), "
-        f"a run under checkpoints/runs/, or a .safetensors file"
-    )
-
-
-def save_state(state: dict, path: str | Path) -> None:
-    """Writes training state (tensors, numbers, strings, lists, dicts)."""
-    write_atomically(path, lambda temporary: torch.save(state, temporary))
-
-
-def load_state(path: str | Path) -> dict:
-    """Reads what `save_state` wrote; UsageError when it is missing or damaged, or holds anything but data."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UsageError(f"there is no {path} to resume from") from None
-    except Exception as error:  # torch.load has no common class for damaged files
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UsageError(f"{path} cannot be read as training state: {reason}") from None
+    choices = f"a shipped name ({', '.join(SHIPPED)}), a run under checkpoints/runs/, or a .safetensors file"
+    raise UsageError(f"no weights found for {str(name_or_path)!r}: give {choices}")

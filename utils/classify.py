@@ -3,10 +3,12 @@
 Nobody trained it to tell classes apart; the label under which a picture is likeliest wins.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils import parametrize
 
@@ -26,7 +28,7 @@ def class_log_likelihoods(
     precision: torch.dtype = torch.float32,
     progress: Callable[[int], object] | None = None,
 ) -> Tensor:
-    """log p(x | y) for every picture and every label.
+    """log p(x | y) for every picture and every label, in nats: (N, C) on the model's device.
 
     Args:
         x: float (N, 3, H, W) in [-1, 1], on any device.
@@ -34,24 +36,18 @@ def class_log_likelihoods(
         precision: what autocast computes in. Below float32 the labels that come within `CLOSE` of the likeliest are
             computed once more, in float32, so that rounding does not choose between them.
         progress: called with the number of pictures just done.
-
-    Returns:
-        nats (N, C), on the model's device.
     """
     device = next(model.parameters()).device
 
     def log_likelihood(pictures: Tensor, labels: Tensor) -> Tensor:
         return mixture.log_prob(model(pictures, labels), pictures)
 
-    rows = []
+    rows, every_label = [], torch.arange(model.config.num_classes, device=device)
     with parametrize.cached():  # weight norm is worked out once
         for part in x.split(batch_size):
             part = part.to(device, memory_format=torch.channels_last)  # the faster layout of a forward pass
             with autocast(device, precision):
-                columns = [
-                    log_likelihood(part, torch.full((len(part),), label, device=device))
-                    for label in range(model.config.num_classes)
-                ]
+                columns = [log_likelihood(part, label.expand(len(part))) for label in every_label]
             nats = torch.stack(columns, dim=1)  # (B, C)
             if precision != torch.float32:
                 close = nats > nats.amax(dim=1, keepdim=True) - CLOSE
@@ -66,14 +62,8 @@ def class_log_likelihoods(
 
 @torch.inference_mode()
 def evidence_map(model: ConditionalPixelCNN, x: Tensor, label: int, against: int) -> Tensor:
-    """Where a picture speaks for one class and against another: log p(pixel | before, label) - the same for `against`.
-
-    Args:
-        x: one picture, (3, H, W) in [-1, 1].
-
-    Returns:
-        nats (H, W), whose sum is the difference of the two log-likelihoods.
-    """
+    """Where a picture (3, H, W) speaks for one class and against another: log p(pixel | before, label) - the same for
+    `against`, nats (H, W), whose sum is the difference of the two log-likelihoods."""
     device = next(model.parameters()).device
     pictures = x.to(device).expand(2, -1, -1, -1)
     params = model(pictures, torch.tensor([label, against], device=device))
@@ -109,18 +99,13 @@ def score(predictions: Tensor, labels: Tensor, num_classes: int) -> Scores:
     """
     known = labels != UNKNOWN
     predictions, labels = predictions[known].cpu(), labels[known].cpu()
-    confusion = torch.bincount(labels * num_classes + predictions, minlength=num_classes**2)
-    confusion = confusion.view(num_classes, num_classes)
+    cells = torch.bincount(labels * num_classes + predictions, minlength=num_classes**2)
+    confusion = cells.view(num_classes, num_classes)
     hits, there, predicted = confusion.diag(), confusion.sum(1), confusion.sum(0)
     f1 = 2 * hits / (there + predicted).clamp(min=1)
     count = int(there.sum())
-    return Scores(
-        count=count,
-        accuracy=float(hits.sum() / count) if count else float("nan"),
-        macro_f1=float(f1.mean()) if count else float("nan"),
-        recall=(hits / there).tolist(),
-        confusion=confusion,
-    )
+    accuracy, macro_f1 = (float(hits.sum() / count), float(f1.mean())) if count else (math.nan, math.nan)
+    return Scores(count, accuracy, macro_f1, (hits / there).tolist(), confusion)
 
 
 def calibration_curve(posterior: Tensor, labels: Tensor, nr_bins: int = 10) -> list[tuple[float, float, int]]:
@@ -141,9 +126,8 @@ def calibration_error(posterior: Tensor, labels: Tensor, nr_bins: int = 10) -> f
 def fit_temperature(log_likelihoods: Tensor, labels: Tensor) -> float:
     """The T for which softmax(log_likelihoods / T) gives the labels the greatest likelihood (Guo et al. 2017). Fit it
     on pictures that are not reported on. A likelihood of thousands of correlated pixels is far too sure: T is large."""
-    nats = log_likelihoods.double()
     grid = torch.logspace(-1, 4, 501, dtype=torch.float64)
-    losses = [torch.nn.functional.cross_entropy(nats / t, labels) for t in grid]
+    losses = [F.cross_entropy(log_likelihoods.double() / t, labels) for t in grid]
     return float(grid[int(torch.stack(losses).argmin())])
 
 
@@ -158,7 +142,7 @@ def fit_calibration(log_likelihoods: Tensor, labels: Tensor) -> tuple[float, Ten
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        value = torch.nn.functional.cross_entropy(nats / log_temperature.exp() + bias, labels)
+        value = F.cross_entropy(nats / log_temperature.exp() + bias, labels)
         value.backward()
         return value
 

@@ -21,6 +21,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "data"
 DATASETS = ("cartoons", "cpen455", "cifar10", "folder")
 SPLITS = ("train", "validation", "test")
 CPEN455_CLASSES = ("burger", "panda", "koala", "pizza")
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 UNKNOWN = -1  # the label of pictures whose class is kept secret
 
 
@@ -67,16 +68,10 @@ def to_bytes(images: Tensor) -> Tensor:
 
 
 def shifted(x: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """Each picture moved by its own whole pixels, the edge repeated where it leaves.
-
-    Args:
-        x: (B, 3, S, S).
-        down, right: int64 (B,), negative for up and left, each of a size below S.
-    """
+    """Each picture of x (B, 3, S, S) moved by its own whole pixels, int64 (B,), less than S; its edge is repeated."""
     size = x.shape[-1]
     pixels = torch.arange(size, device=x.device)
-    rows = (pixels - down[:, None]).clamp(0, size - 1)  # (B, S): where each comes from
-    columns = (pixels - right[:, None]).clamp(0, size - 1)
+    rows, columns = ((pixels - by[:, None]).clamp(0, size - 1) for by in (down, right))  # (B, S): where each comes from
     batch = torch.arange(len(x), device=x.device)[:, None, None]
     return x.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
@@ -93,10 +88,9 @@ def load_split(dataset: str, split: str, root: str | Path | None = None, image_s
     Raises:
         UsageError: unknown name, missing or damaged files; the text says which and what to do.
     """
-    if dataset not in DATASETS:
-        raise UsageError(f"unknown data set {dataset!r}: choose from {', '.join(DATASETS)}")
-    if split not in SPLITS:
-        raise UsageError(f"unknown split {split!r}: choose from {', '.join(SPLITS)}")
+    for what, given, known in (("data set", dataset, DATASETS), ("split", split, SPLITS)):
+        if given not in known:
+            raise UsageError(f"unknown {what} {given!r}: choose from {', '.join(known)}")
     if dataset == "cartoons":
         images, labels = cartoons.draw(split, image_size)
         names = [f"{split}/{i:04d}" for i in range(len(labels))]
@@ -119,19 +113,14 @@ def number_of_classes(dataset: str, root: str | Path | None = None) -> int:
 
 def find_cpen455(root: str | Path | None = None) -> Path:
     """The course data's folder: `root`, else $CPEN455_ROOT, data/cpen455 or ../shared/cpen455, the first that has it.
-
-    Raises UsageError, which says where it was looked for.
-    """
+    Raises UsageError, which says where it was looked for."""
     places = [root] if root else [os.environ.get("CPEN455_ROOT"), FOLDER / "cpen455", FOLDER / "../../shared/cpen455"]
     candidates = [Path(place) for place in places if place]
     for candidate in candidates:
         if (candidate / "train.csv").is_file():
             return candidate
-    looked = ", ".join(str(candidate) for candidate in candidates)
-    raise UsageError(
-        f"data set 'cpen455' not found (looked in {looked}): `python -m kit data cpen455{_root_flag(root)}` "
-        f"downloads it, or set CPEN455_ROOT to its folder"
-    )
+    cure = f"`python -m kit data cpen455{_root_flag(root)}` downloads it, or set CPEN455_ROOT to its folder"
+    raise UsageError(f"data set 'cpen455' not found (looked in {', '.join(map(str, candidates))}): {cure}")
 
 
 def _root_flag(root: str | Path | None) -> str:
@@ -172,14 +161,12 @@ def _read_cifar10(root: str | Path | None, split: str, image_size: int) -> Image
     try:
         official = CIFAR10(str(folder), train=split != "test", download=False)
     except RuntimeError:
-        raise UsageError(
-            f"CIFAR-10 not found in {folder}: `python -m kit data cifar10{_root_flag(root)}` downloads it"
-        ) from None
+        cure = f"`python -m kit data cifar10{_root_flag(root)}` downloads it"
+        raise UsageError(f"CIFAR-10 not found in {folder}: {cure}") from None
     part = {"train": slice(0, 45000), "validation": slice(45000, None), "test": slice(None)}[split]
-    arrays, labels = official.data[part], official.targets[part]
-    images = torch.stack([to_tensor(Image.fromarray(array), image_size) for array in arrays])
-    names = [f"{split}/{i:05d}" for i in range(len(labels))]
-    return ImageDataset(images, torch.tensor(labels), tuple(official.classes), names)
+    images = torch.stack([to_tensor(Image.fromarray(array), image_size) for array in official.data[part]])
+    names = [f"{split}/{i:05d}" for i in range(len(images))]
+    return ImageDataset(images, torch.tensor(official.targets[part]), tuple(official.classes), names)
 
 
 def _read_folder(root: Path, split: str, image_size: int) -> ImageDataset:
@@ -187,16 +174,12 @@ def _read_folder(root: Path, split: str, image_size: int) -> ImageDataset:
     classes = _folder_classes(root)
     if not (root / split).is_dir():
         raise UsageError(f"{root / split} is missing: put pictures in {root}/{split}/CLASS/")
-    suffixes = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
-    files, labels = [], []
-    for label, name in enumerate(classes):
-        found = sorted(p for p in (root / split / name).glob("*") if p.suffix.lower() in suffixes)
-        files += found
-        labels += [label] * len(found)
+    files = [p for name in classes for p in sorted((root / split / name).glob("*")) if p.suffix.lower() in SUFFIXES]
     if not files:
         raise UsageError(f"no pictures in {root / split}: put some in {root}/{split}/CLASS/")
     images = read_images(files, image_size, expected_size=image_size)
-    return ImageDataset(images, torch.tensor(labels), classes, [str(f.relative_to(root)) for f in files])
+    labels = torch.tensor([classes.index(file.parent.name) for file in files])
+    return ImageDataset(images, labels, classes, [str(file.relative_to(root)) for file in files])
 
 
 def _folder_classes(root: Path) -> tuple[str, ...]:
@@ -220,11 +203,8 @@ def read_images(files: list[Path], image_size: int, expected_size: int) -> Tenso
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise UsageError(f"{file} cannot be read as a picture: {error}") from None
     if odd:
-        print(
-            f"note: {len(odd)} of {len(files)} pictures were not {expected_size}x{expected_size} "
-            f"and were resized to {image_size}x{image_size}, {odd[0]} first",
-            file=sys.stderr,
-        )
+        those = f"{len(odd)} of {len(files)} pictures were not {expected_size}x{expected_size}"
+        print(f"note: {those} and were resized to {image_size}x{image_size}, {odd[0]} first", file=sys.stderr)
     return torch.stack(images)
 
 

@@ -14,22 +14,17 @@ def pick_device(name: str = "auto") -> torch.device:
     """`auto` is the first of CUDA, MPS and the CPU that does a real convolution: a GPU may be listed although
     this build of PyTorch has no kernels for it. Raises UsageError when a device asked for by name does not work.
     """
-    if name != "auto":
+    listed = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    for kind in [kind for kind in listed if listed[kind]] if name == "auto" else [name]:
         try:
-            device = torch.device(name)
+            device = torch.device(kind)
             try_convolution(device)
+            return device
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             reason = str(error).splitlines()[0]
-            raise UsageError(f"device {name!r} does not work here ({reason}); try --device cpu") from None
-        return device
-    available = [("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())]
-    for kind, listed in available:
-        if listed:
-            try:
-                try_convolution(torch.device(kind))
-                return torch.device(kind)
-            except RuntimeError as error:
-                print(f"note: {kind} is listed but does not work ({str(error).splitlines()[0]}); using the CPU")
+            if name != "auto":
+                raise UsageError(f"device {name!r} does not work here ({reason}); try --device cpu") from None
+            print(f"note: {kind} is listed but does not work ({reason}); using the CPU")
     return torch.device("cpu")
 
 
@@ -42,10 +37,10 @@ def pick_precision(device: torch.device, name: str = "auto") -> torch.dtype:
     """What autocast computes in: `auto` is bfloat16 where the hardware has it, float16 on older CUDA GPUs, else
     float32. Decided by capability: `torch.cuda.is_bf16_supported()` is true by emulation on GPUs without it.
     """
-    if name != "auto":
-        if name not in PRECISIONS:
-            raise UsageError(f"unknown precision {name!r}: choose from auto, {', '.join(PRECISIONS)}")
+    if name in PRECISIONS:
         return PRECISIONS[name]
+    if name != "auto":
+        raise UsageError(f"unknown precision {name!r}: choose from auto, {', '.join(PRECISIONS)}")
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
     if device.type == "cpu" and cpu_has_bfloat16():

@@ -23,11 +23,7 @@ from . import UsageError
 from .layers import Modulation
 
 SITES = ("early", "upstream", "middle", "late", "blocks", "film")
-PRESETS = {
-    "none": (),
-    "report": ("early", "upstream", "middle", "late"),
-    "all": SITES,
-}
+PRESETS = {"none": (), "report": SITES[:4], "all": SITES}
 
 
 def parse_sites(sites: str | list[str] | tuple[str, ...]) -> tuple[str, ...]:
@@ -41,10 +37,8 @@ def parse_sites(sites: str | list[str] | tuple[str, ...]) -> tuple[str, ...]:
         elif name in SITES:
             chosen.add(name)
         else:
-            raise UsageError(
-                f"unknown fusion site {name!r}: choose from {', '.join(SITES)}, "
-                f"or a preset: {', '.join(PRESETS)}; several are joined by commas"
-            )
+            presets = f"or a preset: {', '.join(PRESETS)}; several are joined by commas"
+            raise UsageError(f"unknown fusion site {name!r}: choose from {', '.join(SITES)}, {presets}")
     return tuple(site for site in SITES if site in chosen)
 
 
@@ -55,15 +49,7 @@ class Fusion(nn.Module):
         nr_blocks: how many gated blocks the network has, both streams counted.
     """
 
-    def __init__(
-        self,
-        sites: tuple[str, ...],
-        num_classes: int,
-        nr_filters: int,
-        nr_blocks: int,
-        nr_params: int,
-        image_size: int,
-    ):
+    def __init__(self, sites: tuple[str, ...], num_classes, nr_filters, nr_blocks, nr_params, image_size):
         super().__init__()
         self.nr_blocks = nr_blocks
         sizes = {}

@@ -80,41 +80,38 @@ class DownRightShiftedConv2d(ShiftedConv2d):
         super().__init__(in_channels, out_channels, kernel_size, stride, (kw - 1, 0, kh - 1), init_scale)
 
 
-class DownShiftedConvTranspose2d(nn.Module):
+class UnpaddedConv2d(nn.Module):
+    """A weight-normalised convolution that needs no padding: no output sees more than the kernel's own place allows."""
+
+    def __init__(self, conv: nn.Module, out_dim: int, init_scale: float):
+        super().__init__()
+        self.init_scale = init_scale
+        self.conv = weight_norm(conv, dim=out_dim)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C', H, W), or (B, C', 2H, 2W) if transposed
+        return self.conv(x)
+
+
+class DownShiftedConvTranspose2d(UnpaddedConv2d):
     """Doubles height and width; output row i sees input rows <= i // 2. The twin of the strided (2, 3)."""
 
     def __init__(self, in_channels, out_channels, init_scale=1.0):
-        super().__init__()
-        self.init_scale = init_scale
         conv = nn.ConvTranspose2d(in_channels, out_channels, (2, 3), stride=2, padding=(0, 1), output_padding=(0, 1))
-        self.conv = weight_norm(conv, dim=1)
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C', 2H, 2W)
-        return self.conv(x)
+        super().__init__(conv, 1, init_scale)
 
 
-class DownRightShiftedConvTranspose2d(nn.Module):
+class DownRightShiftedConvTranspose2d(UnpaddedConv2d):
     """Doubles height and width; output (i, j) sees input (i // 2, j // 2) alone. The twin of the strided (2, 2)."""
 
     def __init__(self, in_channels, out_channels, init_scale=1.0):
-        super().__init__()
-        self.init_scale = init_scale
-        self.conv = weight_norm(nn.ConvTranspose2d(in_channels, out_channels, (2, 2), stride=2), dim=1)
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C', 2H, 2W)
-        return self.conv(x)
+        super().__init__(nn.ConvTranspose2d(in_channels, out_channels, (2, 2), stride=2), 1, init_scale)
 
 
-class PointwiseConv2d(nn.Module):
+class PointwiseConv2d(UnpaddedConv2d):
     """A 1x1 convolution: mixes channels ("network in network"), looks nowhere else."""
 
     def __init__(self, in_channels, out_channels, init_scale=1.0):
-        super().__init__()
-        self.init_scale = init_scale
-        self.conv = weight_norm(nn.Conv2d(in_channels, out_channels, 1), dim=0)
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C', H, W)
-        return self.conv(x)
+        super().__init__(nn.Conv2d(in_channels, out_channels, 1), 0, init_scale)
 
 
 # an operator of its own, because `torch.compile` would draw each byte in a slow loop
@@ -132,11 +129,8 @@ def _(x: Tensor, threshold: int) -> Tensor:
 
 
 class Dropout(nn.Module):
-    """Dropout whose random numbers do not cost more than the convolutions beside it.
-
-    PyTorch draws one 32-bit number an element, in a serial loop on CPUs; a byte decides here, eight to a draw. The
-    probability is therefore rounded to 1/256.
-    """
+    """Dropout whose random numbers do not cost more than the convolutions beside it: PyTorch draws 32 bits an element,
+    in a serial loop on CPUs; a byte decides here, eight to a draw, so the probability is rounded to 1/256."""
 
     def __init__(self, p: float):
         super().__init__()
@@ -184,8 +178,7 @@ def data_dependent_init(model: nn.Module) -> Iterator[None]:
 
     def normalise(layer, _inputs, output):  # output: (B, C, H, W)
         std, mean = torch.std_mean(output.double(), dim=(0, 2, 3), correction=0)  # (C,)
-        gain = (layer.init_scale / (std + 1e-10)).to(output.dtype)
-        mean = mean.to(output.dtype)
+        gain, mean = (layer.init_scale / (std + 1e-10)).to(output.dtype), mean.to(output.dtype)
         conv = layer.conv
         g = conv.parametrizations.weight.original0  # (C, 1, 1, 1), or (1, C, 1, 1) in a transposed layer
         g.mul_(gain.view_as(g))

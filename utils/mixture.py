@@ -63,15 +63,12 @@ def coupled_means(mixture: Mixture, x: Tensor) -> Tensor:
 
 
 def log_prob(params: Tensor, x: Tensor, reduce: bool = True) -> Tensor:
-    """Log-probability of 8-bit pictures.
+    """Log-probability of 8-bit pictures, in nats, float32 or better: (B,), or (B, H, W) without `reduce`.
 
     Args:
         params: (B, 10K, H, W), the network's output, any floating type.
         x: (B, 3, H, W) in [-1, 1], on the 256 levels v / 127.5 - 1.
         reduce: sum over the pixels of a picture.
-
-    Returns:
-        nats, float32 or better: (B,), or (B, H, W) without `reduce`.
     """
     dtype = torch.promote_types(params.dtype, torch.float32)
     params, x = params.to(dtype).contiguous(), x.to(dtype).contiguous()  # its views are slow in channels-last
@@ -124,7 +121,7 @@ class PixelLogProb(torch.autograd.Function):
 
 
 def sample(params: Tensor, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
-    """Draws pictures from the mixture, every pixel on its own.
+    """Draws pictures from the mixture, every pixel on its own; -> (B, 3, H, W), exactly on the levels v / 127.5 - 1.
 
     A component is chosen (Gumbel-max), then each colour by the inverse CDF, mean + scale * logit(uniform), and
     rounded to its bin, which gives the bin exactly the mass that `log_prob` says. Green and blue are conditioned
@@ -134,15 +131,11 @@ def sample(params: Tensor, generator: torch.Generator | None = None, temperature
         params: (B, 10K, H, W).
         generator: where random numbers come from; it may live on another device than `params`.
         temperature: multiplies all randomness; 1 is the model, 0 the most likely component's means.
-
-    Returns:
-        float (B, 3, H, W), exactly on the levels v / 127.5 - 1.
     """
     mixture = unpack(params)
     b, _, k, h, w = mixture.means.shape
     device = generator.device if generator is not None else params.device
-    noise = torch.rand(b, k + 3, h, w, generator=generator, device=device).to(mixture.means)
-    noise = noise.clamp(1e-5, 1 - 1e-5)
+    noise = torch.rand(b, k + 3, h, w, generator=generator, device=device).to(mixture.means).clamp(1e-5, 1 - 1e-5)
     gumbel = -torch.log(-torch.log(noise[:, :k]))
     logistic = torch.logit(noise[:, k:])  # (B, 3, H, W)
 

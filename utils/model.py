@@ -11,6 +11,7 @@ knows what lies to the left; ul reads u, never the other way round, and the answ
 """
 
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,8 @@ from .layers import (
 )
 
 NR_SCALES = 3
+# keep a forged checkpoint from asking for all memory
+LIMITS = {"num_classes": 1000, "nr_resnet": 16, "nr_filters": 512, "nr_logistic_mix": 100, "image_size": 256}
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,11 @@ class ModelConfig:
         nr_logistic_mix: K, logistics per pixel.
         image_size: height and width, divisible by 4.
         dropout: probability, inside each gated block.
-        fusion: sites where the class enters (see `fusion.SITES`); also `"report"` or `"blocks,late"`.
+        fusion: sites where the class enters, `early`, `upstream`, `middle`, `late`, `blocks` and `film`, joined by
+            commas; or `none`, `report` (the first four), `all`.
 
     Raises:
-        UsageError: a value is out of range. Upper limits keep a forged checkpoint from asking for all memory.
+        UsageError: a value is out of range.
     """
 
     num_classes: int
@@ -56,14 +60,7 @@ class ModelConfig:
     fusion: tuple[str, ...] = ("early", "upstream", "middle", "late")
 
     def __post_init__(self):
-        limits = {
-            "num_classes": 1000,
-            "nr_resnet": 16,
-            "nr_filters": 512,
-            "nr_logistic_mix": 100,
-            "image_size": 256,
-        }
-        for name, most in limits.items():
+        for name, most in LIMITS.items():
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= most:
                 raise UsageError(f"{name} must be a whole number from 1 to {most}, not {value!r}")
@@ -112,7 +109,7 @@ class ConditionalPixelCNN(nn.Module):
         self.config = config
         self.class_names = tuple(str(label) for label in range(config.num_classes))  # training gives better ones
         nr_filters, nr_resnet = config.nr_filters, config.nr_resnet
-        nr_params = 10 * config.nr_logistic_mix
+        nr_params, both = 10 * config.nr_logistic_mix, (nr_filters, nr_filters)  # channels in and out
 
         # three colours and a channel of ones, which tells the picture from its padding
         self.u_first = DownShiftedConv2d(4, nr_filters, (2, 3))
@@ -123,21 +120,14 @@ class ConditionalPixelCNN(nn.Module):
             return nn.ModuleList(BlockPair(nr_filters, config.dropout, back) for _ in range(nr_blocks))
 
         def between(u_layer, ul_layer):
-            return nn.ModuleList(
-                nn.ModuleDict({"u": u_layer(nr_filters), "ul": ul_layer(nr_filters)}) for _ in range(NR_SCALES - 1)
-            )
+            pairs = ((u_layer(*both), ul_layer(*both)) for _ in range(NR_SCALES - 1))
+            return nn.ModuleList(nn.ModuleDict({"u": u, "ul": ul}) for u, ul in pairs)
 
         # index s of each list: scale s, pictures of image_size / 2**s
         self.down_blocks = nn.ModuleList(stage(nr_resnet, back=False) for _ in range(NR_SCALES))
-        self.down_convs = between(
-            lambda f: DownShiftedConv2d(f, f, stride=2), lambda f: DownRightShiftedConv2d(f, f, stride=2)
-        )
-        self.up_blocks = nn.ModuleList(
-            stage(nr_resnet + (scale < NR_SCALES - 1), back=True) for scale in range(NR_SCALES)
-        )
-        self.up_convs = between(
-            lambda f: DownShiftedConvTranspose2d(f, f), lambda f: DownRightShiftedConvTranspose2d(f, f)
-        )
+        self.down_convs = between(partial(DownShiftedConv2d, stride=2), partial(DownRightShiftedConv2d, stride=2))
+        self.up_blocks = nn.ModuleList(stage(nr_resnet + (s < NR_SCALES - 1), back=True) for s in range(NR_SCALES))
+        self.up_convs = between(DownShiftedConvTranspose2d, DownRightShiftedConvTranspose2d)
         self.head = PointwiseConv2d(nr_filters, nr_params, init_scale=0.1)
 
         nr_blocks = sum(isinstance(m, GatedResidualBlock) for m in self.modules())
@@ -151,26 +141,23 @@ class ConditionalPixelCNN(nn.Module):
 
         u = down_shift(self.u_first(x))  # (B, F, H, W)
         ul = down_shift(self.ul_first_above(x)) + right_shift(self.ul_first_left(x))
-        u = self.fusion.add("u0", u, y)
-        ul = self.fusion.add("ul0", ul, y)
+        u, ul = self.fusion.add("u0", u, y), self.fusion.add("ul0", ul, y)
 
-        us, uls = [u], [ul]  # everything made on the way down is read once on the way back
+        skips = [(u, ul)]  # everything made on the way down is read once on the way back
         for scale in range(NR_SCALES):
             for pair in self.down_blocks[scale]:  # type: ignore[attr-defined]
                 u, ul = pair(u, ul, None, None, next(modulations), next(modulations))
-                us.append(u)
-                uls.append(ul)
+                skips.append((u, ul))
             if scale < NR_SCALES - 1:
                 u, ul = self.down_convs[scale]["u"](u), self.down_convs[scale]["ul"](ul)  # (B, F, H/2, W/2)
-                us.append(u)
-                uls.append(ul)
+                skips.append((u, ul))
 
-        u = self.fusion.add("u_middle", us.pop(), y)
-        ul = self.fusion.add("ul_middle", uls.pop(), y)
+        u, ul = skips.pop()
+        u, ul = self.fusion.add("u_middle", u, y), self.fusion.add("ul_middle", ul, y)
 
         for scale in reversed(range(NR_SCALES)):
             for pair in self.up_blocks[scale]:  # type: ignore[attr-defined]
-                u, ul = pair(u, ul, us.pop(), uls.pop(), next(modulations), next(modulations))
+                u, ul = pair(u, ul, *skips.pop(), next(modulations), next(modulations))
             if scale > 0:
                 up = self.up_convs[scale - 1]
                 u, ul = up["u"](u), up["ul"](ul)  # (B, F, 2H, 2W)

@@ -34,7 +34,7 @@ def generate(
     prefix: Tensor | None = None,
     on_row: Callable[[int, Tensor], object] | None = None,
 ) -> Tensor:
-    """Draws one picture for each label, with cached activations.
+    """Draws one picture for each label, with cached activations; -> (B, 3, H, W) on the 256 levels.
 
     Args:
         labels: int64 (B,), 0 ... C-1.
@@ -42,9 +42,6 @@ def generate(
         temperature: 1 is the model; less is tamer, 0 takes the most likely component's means.
         prefix: (B, 3, h, W), rows that are already known, or (1, 3, h, W) for the same in all (completion).
         on_row: called as `on_row(i, images)` after row i; later rows of `images` are still empty.
-
-    Returns:
-        float (B, 3, H, W) on the 256 levels.
 
     Raises:
         UsageError: a label, the temperature or the prefix is out of range.
@@ -93,18 +90,17 @@ def stepwise_params(model: ConditionalPixelCNN, x: Tensor, y: Tensor) -> Tensor:
 
 def blank_pictures(model, labels: Tensor, temperature: float, prefix: Tensor | None) -> tuple[Tensor, int]:
     """Checks the arguments; -> pictures that hold the prefix, and its number of rows."""
-    config = model.config
-    if labels.ndim != 1 or bool(((labels < 0) | (labels >= config.num_classes)).any()):
-        raise UsageError(f"labels must be whole numbers from 0 to {config.num_classes - 1}, not {labels.tolist()}")
+    size, nr_classes = model.config.image_size, model.config.num_classes
+    if labels.ndim != 1 or bool(((labels < 0) | (labels >= nr_classes)).any()):
+        raise UsageError(f"labels must be whole numbers from 0 to {nr_classes - 1}, not {labels.tolist()}")
     if not temperature >= 0:
         raise UsageError(f"the temperature must not be negative, not {temperature}")
-    weight = model.head.conv.bias
-    images = weight.new_zeros(len(labels), 3, config.image_size, config.image_size)
+    images = model.head.conv.bias.new_zeros(len(labels), 3, size, size)
     if prefix is None:
         return images, 0
     nr_known = prefix.shape[-2]
-    if prefix.ndim != 4 or prefix.shape[1] != 3 or prefix.shape[3] != config.image_size or nr_known > config.image_size:
-        raise UsageError(f"a prefix is (B, 3, rows, {config.image_size}), not {tuple(prefix.shape)}")
+    if prefix.ndim != 4 or (prefix.shape[1], prefix.shape[3]) != (3, size) or nr_known > size:
+        raise UsageError(f"a prefix is (B, 3, rows, {size}), not {tuple(prefix.shape)}")
     images[:, :, :nr_known] = mixture.to_levels(prefix.to(images))
     return images, nr_known
 
@@ -125,8 +121,8 @@ def with_weights_of_now(layer: nn.Module) -> Callable[[Tensor], Tensor]:
     `parametrize.cached()` would do that for all threads, and a model that trains in another one needs its new weights.
     """
     conv: Any = layer.conv
-    weight, transposed = conv.weight, isinstance(conv, nn.ConvTranspose2d)
-    if transposed:
+    weight = conv.weight
+    if isinstance(layer.conv, nn.ConvTranspose2d):
         return lambda x: F.conv_transpose2d(x, weight, conv.bias, conv.stride, conv.padding, conv.output_padding)
     return lambda x: F.conv2d(x, weight, conv.bias, conv.stride)
 
@@ -169,18 +165,13 @@ class PixelConv:
 
     def __init__(self, layer: ShiftedConv2d, batch: int, width: int, modulation: Modulation | None = None):
         conv = layer.conv
-        weight, self.bias, self.stride = conv.weight, conv.bias, conv.stride[0]
-        _, channels, _, _ = weight.shape
-        upper, lower = weight.unbind(dim=2)  # (C', C, 2) each: left tap, right tap
+        self.bias, self.stride, self.channels = conv.bias, conv.stride[0], conv.in_channels
+        upper, lower = conv.weight.unbind(dim=2)  # (C', C, 2) each: left tap, right tap
         self.upper = upper.permute(2, 1, 0).flatten(0, 1)  # (2C, C')
         self.lower = lower.permute(2, 1, 0).flatten(0, 1)
-        self.gain: Tensor | None = None
-        self.shift: Tensor | None = None
-        if modulation is not None:
-            scale, self.shift = modulation
-            self.gain = None if scale is None else 1 + scale
-        self.channels = channels
-        self.row = weight.new_zeros(batch, width + 1, channels)
+        scale, shift = modulation or (None, None)
+        self.gain, self.shift = None if scale is None else 1 + scale, shift
+        self.row = upper.new_zeros(batch, width + 1, self.channels)
         self.flat = self.row.view(batch, -1)  # two neighbouring pixels are 2C neighbouring numbers
 
     def start_row(self) -> None:
@@ -248,8 +239,7 @@ class CachedNetwork:
 
         def blocks(pairs, width):
             return [
-                (RowBlock(pair.u, next(modulations)), PixelBlock(pair.ul, next(modulations), batch, width))
-                for pair in pairs
+                (RowBlock(p.u, next(modulations)), PixelBlock(p.ul, next(modulations), batch, width)) for p in pairs
             ]
 
         self.down_blocks = [blocks(model.down_blocks[s], width >> s) for s in range(NR_SCALES)]

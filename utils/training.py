@@ -25,7 +25,7 @@ class TrainConfig:
     """What a network learns from and how. Every field changes what is learned.
 
     Args:
-        dataset: one of `data.DATASETS`.
+        dataset: `cartoons`, `cpen455`, `cifar10` or `folder`.
         train_limit: use the first so many training pictures; 0 is all.
         epochs: how often every training picture is seen.
         batch_size: pictures in a step.
@@ -42,7 +42,7 @@ class TrainConfig:
         grad_clip: largest norm of the gradient of the loss in bits per dimension; 0 does not clip.
         init: weights to begin with, by name or path, of the same architecture (but for dropout and, without the
             `early` site, image_size).
-        hybrid: weight of the cross-entropy of the label given the picture in the loss; see `hybrid_loss`.
+        hybrid: weight of the cross-entropy of the label given the picture in the loss; 0 is purely generative.
         seed: fixes the first weights, the order of the pictures, flips, shifts and dropout.
         precision: what autocast computes in: `auto`, `float32`, `bfloat16` or `float16`.
 
@@ -160,20 +160,15 @@ def build_optimizer(model: ConditionalPixelCNN, config: TrainConfig) -> torch.op
     """The optimiser that `config` names."""
     if config.optimizer == "muon":
         return Muon(model, config.lr, config.adam_lr, weight_decay=config.weight_decay)
-    on_mps = next(model.parameters()).device.type == "mps"
-    return torch.optim.Adam(model.parameters(), lr=config.lr, fused=not on_mps)
+    fused = next(model.parameters()).device.type != "mps"
+    return torch.optim.Adam(model.parameters(), lr=config.lr, fused=fused)
 
 
 @torch.no_grad()
 def initialise(model: ConditionalPixelCNN, images: Tensor, labels: Tensor, seed: int) -> None:
-    """Data-dependent weights to begin with, from up to 64 training pictures: every layer's, then the mixture's.
-
-    Args:
-        images: uint8 (N, 3, S, S), of the training split; labels: int64 (N,).
-        seed: chooses the pictures.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(labels), generator=generator)[:64].to(images.device)
+    """Data-dependent weights to begin with, every layer's, then the mixture's, from up to 64 of the training pictures,
+    uint8 (N, 3, S, S), and their labels (N,), which the seed chooses."""
+    chosen = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))[:64].to(images.device)
     x = to_float(images[chosen])
     with data_dependent_init(model.eval()):
         model(x, labels[chosen])
@@ -236,10 +231,7 @@ def update_average(averaged, model, decay: float, step: int) -> None:
 
 
 def validate(
-    model: ConditionalPixelCNN,
-    dataset: ImageDataset,
-    precision: torch.dtype = torch.float32,
-    log_likelihoods: Callable[..., Tensor] = class_log_likelihoods,
+    model: ConditionalPixelCNN, dataset: ImageDataset, precision=torch.float32, log_likelihoods=class_log_likelihoods
 ) -> tuple[float, Scores]:
     """Bits per dimension under the true label, and how good zero-shot classification is, over all pictures whose
     label is known. `log_likelihoods` is `class_log_likelihoods` or does the same, in several processes say."""

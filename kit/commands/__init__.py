@@ -54,49 +54,50 @@ def documented(thing) -> dict[str, str]:
     return sentences
 
 
-def parameters(command: Callable) -> Iterator[inspect.Parameter]:
-    return iter(inspect.signature(command).parameters.values())
+def flags_of(command: Callable) -> Iterator[tuple[inspect.Parameter, str, typing.Any, typing.Any, str]]:
+    """For each flag the parameter that it belongs to, its name, type, default and sentence."""
+    for parameter in inspect.signature(command).parameters.values():
+        kind: typing.Any = parameter.annotation
+        sources: tuple = ()
+        if parameter.kind == parameter.VAR_KEYWORD:
+            sources = CONFIGS
+        elif dataclasses.is_dataclass(kind):
+            sources = (kind,)
+        else:
+            yield parameter, parameter.name, kind, parameter.default, documented(command)[parameter.name]
+        for source in sources:
+            for field in dataclasses.fields(source):
+                if field.name != GIVEN_BY_DATA:
+                    default = argparse.SUPPRESS if sources == CONFIGS else field.default
+                    yield parameter, field.name, field.type, default, documented(source)[field.name]
 
 
 def add_flags(parser: argparse.ArgumentParser, command: Callable) -> None:
     """Gives the parser what the command's signature says."""
-    sentences, positional = documented(command), (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
-    for parameter in parameters(command):
-        name, kind = parameter.name, parameter.annotation
-        if parameter.kind == parameter.VAR_KEYWORD:
-            for config in CONFIGS:
-                for field in dataclasses.fields(config):
-                    if field.name != GIVEN_BY_DATA:
-                        add_flag(parser, field.name, field.type, argparse.SUPPRESS, documented(config))
-        elif dataclasses.is_dataclass(kind):
-            for field in dataclasses.fields(kind):
-                add_flag(parser, field.name, field.type, field.default, documented(kind))
-        elif parameter.kind in positional:
-            nargs = "+" if parameter.kind == parameter.VAR_POSITIONAL else None
-            choices = typing.get_args(kind) or None
-            parser.add_argument(name, nargs=nargs, choices=choices, help=sentences[name])
+    for parameter, name, kind, default, sentence in flags_of(command):
+        if parameter.kind == parameter.VAR_POSITIONAL:
+            parser.add_argument(name, nargs="+", help=sentence)
+        elif parameter.kind == parameter.POSITIONAL_ONLY:
+            parser.add_argument(name, choices=typing.get_args(kind) or None, help=sentence)
         else:
-            add_flag(parser, name, kind, parameter.default, sentences)
+            add_flag(parser, name, kind, default, sentence)
 
 
-def add_flag(parser: argparse.ArgumentParser, name: str, kind, default, sentences: dict[str, str]) -> None:
+def add_flag(parser: argparse.ArgumentParser, name: str, kind, default, sentence: str) -> None:
     """A flag of this type, required if it has no default."""
-    flag, sentence = "--" + name.replace("_", "-"), sentences[name]
     required = default in (inspect.Parameter.empty, dataclasses.MISSING)
-    told = not required and default not in (None, "", (), False, argparse.SUPPRESS)
-    more: dict = {"required": required, "help": f"{sentence} (default: {default})" if told else sentence}
+    if not required and default not in (None, "", (), False, argparse.SUPPRESS):
+        sentence += f" (default: {default})"
+    several = default == ()
     kind = next((part for part in typing.get_args(kind) if part is not type(None)), kind)  # of `int | None`
+    how: dict = {"metavar": {int: "N", float: "X"}.get(kind, name.upper()), "type": kind}
     if kind is bool:
-        more["action"] = argparse.BooleanOptionalAction
-    elif default == ():  # several times
-        more["action"], default = "append", []
-    else:
-        more["type"] = kind if kind in (int, float) else str
+        how = {"action": argparse.BooleanOptionalAction}
+    if several:
+        how["action"], default = "append", list(default)
     if not required:
-        more["default"] = default
-    if kind is not bool:
-        more["metavar"] = {int: "N", float: "X"}.get(kind, name.upper())
-    parser.add_argument(flag, **more)
+        how["default"] = default
+    parser.add_argument("--" + name.replace("_", "-"), required=required, help=sentence, **how)
 
 
 def given(values: dict) -> dict:
@@ -109,16 +110,16 @@ def call(command: Callable, values: dict) -> None:
     """The command, with what its parser has read."""
     places: list = []
     names: dict = {}
-    for parameter in parameters(command):
+    for name, parameter in inspect.signature(command).parameters.items():
         if parameter.kind == parameter.VAR_KEYWORD:
             names |= given(values)
-        elif isinstance(parameter.annotation, type) and dataclasses.is_dataclass(parameter.annotation):
-            fields = (field.name for field in dataclasses.fields(parameter.annotation))
-            names[parameter.name] = parameter.annotation(**{name: values[name] for name in fields})
+        elif dataclasses.is_dataclass(parameter.annotation):
+            own = {field.name: values[field.name] for field in dataclasses.fields(parameter.annotation)}
+            names[name] = parameter.annotation(**own)  # type: ignore[operator]
         elif parameter.kind == parameter.VAR_POSITIONAL:
-            places += values[parameter.name]
+            places += values[name]
         elif parameter.kind == parameter.POSITIONAL_ONLY:
-            places.append(values[parameter.name])
+            places.append(values[name])
         else:
-            names[parameter.name] = values[parameter.name]
+            names[name] = values[name]
     command(*places, **names)

@@ -1,5 +1,3 @@
-"""`python -m kit classify`"""
-
 from pathlib import Path
 
 from utils.classify import log_posterior

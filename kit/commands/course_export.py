@@ -1,5 +1,3 @@
-"""`python -m kit course-export`"""
-
 from pathlib import Path
 
 from tqdm.auto import tqdm

@@ -1,5 +1,3 @@
-"""`python -m kit data`"""
-
 from typing import Literal
 
 from ..download import download_cifar10, download_cpen455

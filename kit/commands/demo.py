@@ -1,5 +1,3 @@
-"""`python -m kit demo`"""
-
 import os
 import shutil
 import sys

@@ -1,5 +1,3 @@
-"""`python -m kit doctor`"""
-
 from utils import UsageError
 
 from ..doctor import doctor

@@ -1,10 +1,6 @@
-"""`python -m kit evaluate`"""
-
 from utils import UsageError
-from utils.data import load_split
 
 from ..classifier import Classifier
-from ..platforms import find_root
 from ..scores import report
 
 
@@ -25,10 +21,7 @@ def run(
     """
     check_calibrate(calibrate)
     models = options.load()
-    pictures = load_split(dataset, split, find_root(dataset, data_root), models[0].config.image_size)
-    if len(pictures.classes) != models[0].config.num_classes:
-        known = models[0].config.num_classes
-        raise UsageError(f"{dataset} has {len(pictures.classes)} classes, {options.checkpoint} knows {known}")
+    pictures = options.pictures(models, dataset, split, data_root)
     nats = options.log_likelihoods(models, pictures.tensors()[0])
     log_p, how = options.judge(models, nats, dataset, data_root, calibrate)
     report(nats[0], log_p, pictures, models[0], f"{dataset} {split} split", how)

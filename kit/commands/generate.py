@@ -1,5 +1,3 @@
-"""`python -m kit generate`"""
-
 import torch
 from tqdm.auto import tqdm
 

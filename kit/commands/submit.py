@@ -1,11 +1,5 @@
-"""`python -m kit submit`"""
-
-from utils import UsageError
-from utils.data import load_split
-
 from .. import distributed, leaderboard
 from ..classifier import Classifier
-from ..platforms import find_root
 from .evaluate import check_calibrate
 
 
@@ -30,10 +24,7 @@ def run(
     """
     check_calibrate(calibrate)
     models = options.load()
-    test = load_split("cpen455", "test", find_root("cpen455", data_root), models[0].config.image_size)
-    if models[0].config.num_classes != len(test.classes):
-        known = models[0].config.num_classes
-        raise UsageError(f"cpen455 has {len(test.classes)} classes, {options.checkpoint} knows {known}")
+    test = options.pictures(models, "cpen455", "test", data_root)
     leaderboard.rows([], [], format, fid)  # says what is wrong with them before the work starts
     nats = options.log_likelihoods(models, test.tensors()[0])
     log_p, how = options.judge(models, nats, "cpen455", data_root, calibrate)

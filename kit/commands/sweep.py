@@ -1,5 +1,3 @@
-"""`python -m kit sweep`"""
-
 import sys
 
 from utils import UsageError

@@ -1,5 +1,3 @@
-"""`python -m kit train`"""
-
 import os
 from dataclasses import replace
 
@@ -15,6 +13,7 @@ from ..runs import OF_THE_RUN, RunConfig, read_config, run_configs
 from ..train import train
 from .demo import DEMO_RUN, print_epoch
 
+RENAMED = {"paper": "report"}  # of a preset and of its fusion: a run that began so goes on by the same words
 FREE_ON_RESUME = OF_THE_RUN | {"epochs"}  # what does not change what has been computed
 
 
@@ -58,9 +57,10 @@ def resumed(name: str, preset: str | None, given: dict) -> tuple[ModelConfig, Ru
     """The configs of a run that goes on. Raises UsageError where the given fields, or the preset's, are not its own."""
     model_config, config = read_config(name)
     stored = model_config.to_dict() | vars(config)
-    wanted = given if preset is None else check_preset(preset) | given
+    wanted = given if preset is None else check_preset(RENAMED.get(preset, preset)) | given
     if "fusion" in wanted:
-        wanted = wanted | {"fusion": list(parse_sites(wanted["fusion"]))}
+        sites = wanted["fusion"]
+        wanted = wanted | {"fusion": list(parse_sites(RENAMED.get(sites, sites)))}
     for field, value in wanted.items():
         if field not in FREE_ON_RESUME and stored[field] != value:
             raise UsageError(f"run {name!r} began with {field} = {stored[field]!r}, it cannot resume with {value!r}")
