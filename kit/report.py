@@ -1,8 +1,5 @@
-"""The sections of notebook 08: what a run, or a file of weights, is worth, or two of them side by side.
-
-Each section is a function that takes what `examine` found, and displays tables and pictures; what a run has not got
-is said in a sentence.
-"""
+"""The sections of notebook 08: what a run, or a file of weights, is worth, or two of them side by side. Each displays
+tables and pictures of what `examine` found; what a run has not got is said in a sentence."""
 
 import contextlib
 import html
@@ -10,23 +7,22 @@ import platform
 import statistics
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from IPython.display import HTML, Image, display
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from utils import UsageError, classify, figures, mixture
-from utils.checkpoints import SHIPPED
-from utils.data import UNKNOWN, load_split
-from utils.device import pick_device
+from utils import UsageError, checkpoints, classify, data, device, figures, mixture, sampling
 from utils.model import ConditionalPixelCNN
-from utils.sampling import generate
 
 from .platforms import KIT, find_root, find_weights, load_model, machine
 from .runs import RunConfig, best_epoch, read_config, read_metrics
 from .scores import wilson_interval
-from .widgets.base import to_png
+from .widgets.base import captioned, to_png
 
 DRAWN = 4  # pictures of each class
 CONFUSED = 8
@@ -34,31 +30,21 @@ CONFUSED = 8
 
 @dataclass(frozen=True)
 class Examined:
-    """One checkpoint, evaluated once. A file of weights alone has no `config` and no `lines`.
-
-    Args:
-        file: the weights' file, and its epoch where that is known.
-        data: data set, split and count.
-        lines: of metrics.jsonl.
-        x, y, classes: the pictures of the split whose label is known.
-        nats: log p(x | y), float64 (N, C).
-        drawn: `DRAWN` pictures of each class, random by seed 0, (DRAWN C, 3, S, S).
-        ms_classifying, seconds_drawing: a picture.
-    """
+    """One checkpoint, evaluated once. A file of weights alone has no `config` and no `lines`."""
 
     name: str
-    file: str
-    data: str
+    file: str  # the weights', and its epoch where that is known
+    data: str  # data set, split and count
     model: ConditionalPixelCNN
     config: RunConfig | None
-    lines: list[dict]
-    x: Tensor
-    y: Tensor
+    lines: list[dict]  # of metrics.jsonl
+    x: Tensor  # the pictures of the split whose label is known, (N, 3, S, S)
+    y: Tensor  # (N,)
     classes: tuple[str, ...]
-    nats: Tensor
-    drawn: Tensor
-    ms_classifying: float
-    seconds_drawing: float
+    nats: Tensor  # log p(x | y), float64 (N, C)
+    drawn: Tensor  # `DRAWN` pictures of each class, random by seed 0, (DRAWN C, 3, S, S)
+    labels: Tensor  # of these
+    times: dict[str, str]  # of classifying and of drawing
 
     @property
     def scores(self) -> classify.Scores:
@@ -69,30 +55,15 @@ class Examined:
         """p(y | x) under a uniform prior, (N, C)."""
         return classify.log_posterior(self.nats).exp()
 
-    @property
-    def bits_per_dim(self) -> float:
-        of_truth = self.nats.gather(1, self.y[:, None])
-        return float(mixture.bits_per_dim(-of_truth.mean(), self.model.config.image_size))
-
-    @property
-    def title(self) -> str:
-        return f"{self.name}, {self.file}\n{self.data}"
-
 
 def examine(
     name: str, split: str = "validation", dataset: str | None = None, data_root: str | Path | None = None
 ) -> Examined:
-    """Evaluates a checkpoint in float32, as `python -m kit evaluate` does, and draws from it.
-
-    Args:
-        name: what `checkpoints.load_model` takes.
-        dataset, data_root: those that the run was trained on if None; for shipped weights the one they were trained on.
-
-    Raises:
-        UsageError: no such weights or data, other classes, or a split without labels.
-    """
+    """Evaluates a checkpoint, which `find_weights` takes, in float32, as `python -m kit evaluate` does; draws from it.
+    If not given, the data are those that the run, or the shipped weights, were trained on.
+    Raises UsageError: no such weights or data, other classes, a split without labels."""
     file = find_weights(name)
-    model = load_model(name, pick_device())
+    model = load_model(name, device.pick_device())
     config, lines, epoch = None, [], ""
     if (file.parent / "config.json").is_file():
         config = read_config(file.parent.resolve())[1]
@@ -100,31 +71,33 @@ def examine(
         if lines and file.name == "best.safetensors":
             epoch = f" of epoch {best_epoch(file.parent)['epoch']}"
     if dataset is None:
-        if config is None and name not in SHIPPED:
+        if config is None and name not in checkpoints.SHIPPED:
             raise UsageError(f"{name} does not say which data set it is for: choose one with --dataset")
-        dataset, data_root = (config.dataset, data_root or config.data_root) if config else (SHIPPED[name], data_root)
-    pictures = load_split(dataset, split, find_root(dataset, data_root), model.config.image_size)
+        dataset = config.dataset if config else checkpoints.SHIPPED[name]
+        data_root = data_root or (config.data_root if config else None)
+    pictures = data.load_split(dataset, split, find_root(dataset, data_root), model.config.image_size)
     if len(pictures.classes) != model.config.num_classes:
         raise UsageError(f"{dataset} has {len(pictures.classes)} classes, {name} knows {model.config.num_classes}")
-    known = (pictures.labels != UNKNOWN).nonzero().flatten()
+    known = (pictures.labels != data.UNKNOWN).nonzero().flatten()
     if not len(known):
         raise UsageError(f"no label of {dataset}'s {split} split is known: report on another --split")
     x, y = (part[known] for part in pictures.tensors())
 
-    started = time.perf_counter()
+    begun = time.perf_counter()
     nats = classify.class_log_likelihoods(model, x).double().cpu()
     classified = time.perf_counter()
-    drawn = generate(model, drawn_labels(model), generator=torch.Generator().manual_seed(0)).float().cpu()
+    labels = torch.arange(model.config.num_classes).repeat_interleave(DRAWN)
+    drawn = sampling.generate(model, labels, generator=torch.Generator().manual_seed(0)).float().cpu()
+    finished = time.perf_counter()
+    times = {
+        f"classifying, {nats.shape[1]} labels": f"{1000 * (classified - begun) / len(y):.1f} ms a picture, of {len(y)}",
+        "drawing": f"{(finished - classified) / len(drawn):.3f} s a picture, {len(drawn)} together",
+    }
     return Examined(
         name=name, file=file.name + epoch, data=f"{dataset}, {split} split, {len(y)} pictures", model=model,
-        config=config, lines=lines, x=x, y=y, classes=pictures.classes, nats=nats, drawn=drawn,
-        ms_classifying=1000 * (classified - started) / len(y),
-        seconds_drawing=(time.perf_counter() - classified) / len(drawn),
+        config=config, lines=lines, x=x, y=y, classes=pictures.classes, nats=nats, drawn=drawn, labels=labels,
+        times=times,
     )  # fmt: skip
-
-
-def drawn_labels(model: ConditionalPixelCNN) -> Tensor:
-    return torch.arange(model.config.num_classes).repeat_interleave(DRAWN)
 
 
 def heading(examined: list[Examined]) -> None:
@@ -132,15 +105,11 @@ def heading(examined: list[Examined]) -> None:
 
 
 def sentence(text: str, tag: str = "p") -> None:
-    from IPython.display import HTML, display
-
     display(HTML(f"<{tag}>{html.escape(text)}</{tag}>"))
 
 
 def table(columns: list[tuple[str, dict[str, str]]], marked: bool = False) -> None:
     """A column under each name, in which "-" is what it has not got; `marked` makes rows bold whose values differ."""
-    from IPython.display import HTML, display
-
     heads, body = "".join(f"<th>{html.escape(name)}</th>" for name, _ in columns), ""
     for what in dict.fromkeys(what for _, values in columns for what in values):
         cells = [html.escape(values.get(what, "-")) for _, values in columns]
@@ -151,111 +120,113 @@ def table(columns: list[tuple[str, dict[str, str]]], marked: bool = False) -> No
 
 def picture(drawing, alt: str) -> None:
     """A matplotlib figure or a PIL picture, with the words that stand for it where it is not seen."""
-    from IPython.display import Image, display
-
     display(Image(to_png(drawing), alt=alt, retina=not hasattr(drawing, "tobytes")))
 
 
-def panels(count: int, height: float):
-    """A matplotlib figure of `count` axes side by side, sharp enough to print; -> figure, axes."""
-    from matplotlib.figure import Figure
+def panels(examined: list[Examined], height: float, alt: str) -> Iterator[tuple]:
+    """Yields each of them, its axes and its colour; then shows what was drawn, side by side."""
+    figure = new_figure(len(examined), height)
+    axes = figure.subplots(1, len(examined), squeeze=False)[0]
+    for each, axis, colour in zip(examined, axes, figures.PALETTE, strict=False):
+        axis.set_title(f"{each.name}, {each.file}\n{each.data}", fontsize=9)
+        yield each, axis, colour
+    picture(figure, alt)
 
-    figure = Figure(figsize=(4.6 * count, height), dpi=180, layout="constrained")
-    return figure, figure.subplots(1, count, squeeze=False)[0]
+
+def new_figure(columns: int, height: float) -> Figure:
+    return Figure(figsize=(4.6 * columns, height), dpi=180, layout="constrained")  # sharp enough to print
 
 
 def scores(examined: list[Examined]) -> None:
-    def column(each: Examined) -> dict[str, str]:
-        found, sure = each.scores, each.posterior
-        low, high = wilson_interval(int(found.confusion.diag().sum()), found.count)
-        return {
+    columns = []
+    for each in examined:
+        found, sure, truth = each.scores, each.posterior, each.nats.gather(1, each.y[:, None])
+        hits = int(found.confusion.diag().sum())
+        low, high = wilson_interval(hits, found.count)
+        rows = {
             "weights": each.file,
             "pictures": each.data,
-            "bits per dimension": f"{each.bits_per_dim:.4f}",
-            "accuracy": f"{found.accuracy:.2%}, {int(found.confusion.diag().sum())} of {found.count}",
+            "bits per dimension": f"{mixture.bits_per_dim(-truth.mean(), each.model.config.image_size):.4f}",
+            "accuracy": f"{found.accuracy:.2%}, {hits} of {found.count}",
             "its 95 % interval": f"{low:.1%} to {high:.1%}",
             "macro F1": f"{found.macro_f1:.2%}",
             "mean confidence": f"{sure.amax(dim=1).mean():.2%}",
             "calibration error": f"{classify.calibration_error(sure, each.y):.2%}",
         }
-
-    table([(each.name, column(each)) for each in examined])
+        columns.append((each.name, rows))
+    table(columns)
 
 
 def settings(examined: list[Examined]) -> None:
     """The fields of both configs; where two runs differ the row is bold."""
-
-    def column(each: Examined) -> dict[str, str]:
+    columns = []
+    for each in examined:
         values = each.model.config.to_dict() | (vars(each.config) if each.config else {})
         values |= {"fusion": ", ".join(values["fusion"]), "data_root": None}  # a path of one machine
-        parameters = sum(p.numel() for p in each.model.parameters())
-        return {"parameters": f"{parameters:,}"} | {k: str(v) for k, v in values.items() if v not in (None, "")}
-
-    table([(each.name, column(each)) for each in examined], marked=len(examined) > 1)
+        parameters = f"{sum(p.numel() for p in each.model.parameters()):,}"
+        known = {name: str(value) for name, value in values.items() if value not in (None, "")}
+        columns.append((each.name, {"parameters": parameters} | known))
+    table(columns, marked=len(examined) > 1)
     for each in examined:
         if not each.config:
             sentence(f"{each.name} is a file of weights: the settings it was trained with are not in it.")
 
 
 def curves(examined: list[Examined]) -> None:
-    figure, (left, right) = panels(2, 3.2)
+    figure = new_figure(2, 3.2)
+    bits, accuracy = figure.subplots(1, 2)
+    names = ("epoch", "train_bpd", "validation_bpd", "validation_accuracy")
     for each, colour in zip(examined, figures.PALETTE, strict=False):
-        lines = each.lines
-        if not lines:
+        if not each.lines:
             sentence(f"{each.name} has no metrics.jsonl, so there are no curves of it.")
             continue
-        epochs = [line["epoch"] for line in lines]
+        epochs, train, validation, right = ([line[name] for line in each.lines] for name in names)
         style = {"color": colour, "ms": 4}
-        left.plot(epochs, [line["train_bpd"] for line in lines], "o-", label=f"{each.name}, training", **style)
-        left.plot(epochs, [line["validation_bpd"] for line in lines], "s--", label=f"{each.name}, validation", **style)
-        right.plot(epochs, [100 * line["validation_accuracy"] for line in lines], "s--", label=each.name, **style)
-    left.set(ylabel="bits per dimension")
-    right.set(ylabel="validation accuracy, %", ylim=(0, 105))
-    if left.lines:
-        for axis in (left, right):
-            axis.set(xlabel="epoch")
+        bits.plot(epochs, train, "o-", label=f"{each.name}, training", **style)
+        bits.plot(epochs, validation, "s--", label=f"{each.name}, validation", **style)
+        accuracy.plot(epochs, right, "s--", label=each.name, **style)
+    if bits.lines:
+        for axis, what in (bits, "bits per dimension"), (accuracy, "validation accuracy"):
+            axis.set(xlabel="epoch", ylabel=what)
             axis.xaxis.get_major_locator().set_params(integer=True)
             axis.legend(frameon=False)
+        accuracy.set_ylim(0, 1.05)
+        accuracy.yaxis.set_major_formatter("{x:.0%}")
         picture(figure, "bits per dimension and accuracy after each epoch")
 
 
 def rough_fid(examined: list[Examined]) -> None:
     """The last FID that training has computed."""
     for each in examined:
-        measured = [line for line in each.lines if "fid" in line]
-        if measured:
-            last = measured[-1]
-            drawn, real = last["fid_counts"]
-            sentence(
-                f"{each.name}, weights of epoch {last['epoch']}: {last['fid']:.1f} at {last['fid_dims']} dims, {drawn} "
-                f"samples against {real} validation pictures at the model's size: for watching one run, not for "
-                f"comparing with others; python -m kit fid computes one that may be compared."
-            )
-        else:
+        last = next((line for line in reversed(each.lines) if "fid" in line), None)
+        if not last:
             sentence(f"{each.name} has no FID in its metrics: train --fid-every N writes one there.")
+            continue
+        drawn, real = last["fid_counts"]
+        sentence(
+            f"{each.name}, weights of epoch {last['epoch']}: {last['fid']:.1f} at {last['fid_dims']} dims, {drawn} "
+            f"samples against {real} validation pictures at the model's size: for watching one run, not for "
+            f"comparing with others; python -m kit fid computes one that may be compared."
+        )
 
 
 def confusion(examined: list[Examined]) -> None:
-    figure, axes = panels(len(examined), 4.0)
-    for each, axis in zip(examined, axes, strict=True):
-        found, classes = each.scores, each.classes
-        axis.imshow(found.confusion / found.confusion.sum(1, keepdim=True).clamp(min=1), cmap="Blues", vmin=0, vmax=1)
-        for truth, counts in enumerate(found.confusion.tolist()):
-            for guess, count in enumerate(counts):
-                dark = count > sum(counts) / 2
-                axis.text(guess, truth, count, ha="center", va="center", color="white" if dark else "black")
-        axis.set(
-            xticks=range(len(classes)), yticks=range(len(classes)), xlabel="taken for", ylabel="true class, recall"
-        )
-        axis.set_xticklabels(classes, rotation=30, ha="right", rotation_mode="anchor")
-        axis.set_yticklabels([f"{name} {recall:.0%}" for name, recall in zip(classes, found.recall, strict=True)])
-        axis.set_title(each.title, fontsize=9)
-    picture(figure, "confusion matrix: how many pictures of each class were taken for which")
+    alt = "confusion matrix: how many pictures of each class were taken for which"
+    for each, axis, _ in panels(examined, 4.0, alt):
+        counts, ticks = each.scores.confusion, range(len(each.classes))
+        axis.imshow(counts / counts.sum(1, keepdim=True).clamp(min=1), cmap="Blues", vmin=0, vmax=1)
+        for truth, row in enumerate(counts.tolist()):
+            for guess, count in enumerate(row):
+                colour = "white" if count > sum(row) / 2 else "black"  # on dark, on light
+                axis.text(guess, truth, count, ha="center", va="center", color=colour)
+        recalls = [f"{name} {recall:.0%}" for name, recall in zip(each.classes, each.scores.recall, strict=True)]
+        axis.set_xticks(ticks, each.classes, rotation=30, ha="right", rotation_mode="anchor")
+        axis.set_yticks(ticks, recalls)
+        axis.set(xlabel="taken for", ylabel="true class, recall")
 
 
 def calibration(examined: list[Examined]) -> None:
-    figure, axes = panels(len(examined), 3.6)
-    for each, axis, colour in zip(examined, axes, figures.PALETTE, strict=False):
+    for each, axis, colour in panels(examined, 3.6, "accuracy against confidence, in bins of confidence"):
         curve = classify.calibration_curve(each.posterior, each.y)
         confidence, accuracy, _ = zip(*curve, strict=True)
         chance = 1 / each.model.config.num_classes
@@ -264,43 +235,39 @@ def calibration(examined: list[Examined]) -> None:
         for x, y, count in curve:
             axis.annotate(str(count), (x, y), (4, -12), textcoords="offset points", fontsize=8)
         axis.set(xlabel="confidence", ylabel="accuracy", xlim=(chance, 1.08), ylim=(-0.1, 1.1))
-        axis.set_title(each.title, fontsize=9)
         axis.legend(frameon=False, loc="upper left")
-    picture(figure, "accuracy against confidence, in bins of confidence")
 
 
 def most_confused(examined: list[Examined]) -> None:
     """The pictures with the largest posterior of a wrong class."""
     for each in examined:
         x, y, classes = each.x, each.y, each.classes
-        others = each.nats.clone()
-        others[torch.arange(len(y)), y] = -torch.inf
-        wrong = others.argmax(dim=1)  # (N,)
-        odds = classify.log_posterior(each.nats)  # near 1 probabilities are equal as numbers, their log odds are not
-        rest = odds.scatter(1, wrong[:, None], -torch.inf).logsumexp(dim=1)
-        order = (odds.gather(1, wrong[:, None])[:, 0] - rest).argsort(descending=True)[:CONFUSED]
-        shares = each.posterior.gather(1, wrong[:, None])[:, 0]
-        chances = [f"{share:.1%}" if share > 5e-4 else "below 0.1%" for share in shares[order].tolist()]
-        pairs = zip(y[order].tolist(), wrong[order].tolist(), chances, strict=True)
-        captions = [f"{classes[truth]}\nas {classes[guess]}\n{chance}" for truth, guess, chance in pairs]
+        wrong = each.nats.scatter(1, y[:, None], -torch.inf).argmax(dim=1)  # (N,)
+        rest = each.nats.scatter(1, wrong[:, None], -torch.inf).logsumexp(dim=1)
+        odds = each.nats.gather(1, wrong[:, None])[:, 0] - rest  # in logs: probabilities near 1 are equal as numbers
+        order = odds.argsort(descending=True)[:CONFUSED].tolist()
+        shares = each.posterior.gather(1, wrong[:, None])[:, 0].tolist()
+        captions = [
+            f"{classes[y[i]]}\nas {classes[wrong[i]]}\n{f'{shares[i]:.1%}' if shares[i] > 5e-4 else 'below 0.1%'}"
+            for i in order
+        ]
         failed = int((each.nats.argmax(dim=1) != y).sum())
-        sentence(
-            f"{each.name}, {each.file}; {each.data}: {failed} are taken for another class"
-            + (f". The {len(order)} most confused:" if failed >= len(order) else f". The {len(order)} nearest to it:")
-        )
-        picture(figures.captioned(x[order], captions, zoom=max(1, 96 // x.shape[-1])), "the most confused pictures")
+        which = f"{len(order)} most confused" if failed >= len(order) else f"{len(order)} nearest to it"
+        sentence(f"{each.name}, {each.file}; {each.data}: {failed} are taken for another class. The {which}:")
+        picture(captioned(x[order], captions, zoom=max(1, 96 // x.shape[-1])), "the most confused pictures")
 
 
 def galleries(examined: list[Examined]) -> None:
     for each in examined:
         sentence(f"{each.name}, {each.file}: {DRAWN} pictures of each class, random by seed 0, none picked")
         zoom = max(1, 96 // each.model.config.image_size)
-        sheet = figures.gallery(each.drawn, drawn_labels(each.model), each.model.class_names, zoom)
+        sheet = figures.gallery(each.drawn, each.labels, each.model.class_names, zoom)
         picture(sheet, f"pictures drawn by {each.name}")
 
 
 def timing(examined: list[Examined]) -> None:
-    def column(each: Examined) -> dict[str, str]:
+    columns = []
+    for each in examined:
         trained = {}
         if each.lines and each.config:
             seconds = [line["seconds"] for line in each.lines]
@@ -311,12 +278,8 @@ def timing(examined: list[Examined]) -> None:
                 "an epoch, median": f"{statistics.median(seconds):.1f} s, validation included",
                 "all epochs": f"{sum(seconds) / 60:.1f} minutes",
             }
-        return trained | {
-            f"classifying, {each.nats.shape[1]} labels": f"{each.ms_classifying:.1f} ms a picture, of {len(each.nats)}",
-            "drawing": f"{each.seconds_drawing:.3f} s a picture, {len(each.drawn)} together",
-        }
-
-    table([(each.name, column(each)) for each in examined])
+        columns.append((each.name, trained | each.times))
+    table(columns)
     for each in examined:
         if not each.lines:
             sentence(f"{each.name} has no metrics.jsonl: how long it trained is not known here.")

@@ -31,9 +31,7 @@ LINE = {
 @pytest.fixture
 def shown(monkeypatch) -> list:
     calls: list = []
-    monkeypatch.setattr(
-        "kit.widgets.dashboard.show", lambda widget, png, update=False: calls.append((widget, png, update))
-    )
+    monkeypatch.setattr("kit.widgets.base.show", lambda *given: calls.append(given))
     return calls
 
 

@@ -95,7 +95,7 @@ def test_a_page_on_a_file_of_weights(page_maker, picture_folder, tmp_path):
 def test_where_the_page_of_one_run_lies(page_maker, picture_folder, tmp_path, monkeypatch):
     folder = tmp_path / "runs" / "mine"
     train(*tiny(picture_folder, epochs=1), folder)
-    monkeypatch.setattr(module.build, "execute", lambda *_args, **_more: None)
+    monkeypatch.setattr("notebooks.build.execute", lambda *_args, **_more: None)
     assert page_maker("mine") == 0
     assert (folder / "report.html").is_file() and not (tmp_path / "dist").exists()
 
@@ -157,7 +157,7 @@ def test_the_most_confused_come_first(picture_folder, tmp_path, monkeypatch):
     shown = {}
     monkeypatch.setattr("kit.report.picture", lambda *_args: None)
     monkeypatch.setattr("kit.report.sentence", lambda text: shown.update(text=text))
-    monkeypatch.setattr("kit.report.figures.captioned", lambda x, captions, zoom: shown.update(x=x, captions=captions))
+    monkeypatch.setattr("kit.report.captioned", lambda x, captions, zoom: shown.update(x=x, captions=captions))
     most_confused([examined])
     assert torch.equal(shown["x"], examined.x[[3, 2, 0, 1]])
     assert [c.split("\n")[2] for c in shown["captions"]] == ["100.0%", "100.0%", "50.0%", "below 0.1%"]

@@ -24,6 +24,7 @@ from kit.widgets import (
     explore,
 )
 from kit.widgets.base import to_png
+from kit.widgets.evidence_lens import evidence_limit, show_evidence
 from kit.widgets.upload import newest_upload
 from utils import UsageError, figures, mixture
 from utils.classify import class_log_likelihoods
@@ -37,7 +38,7 @@ matplotlib.use("agg")
 def shown(monkeypatch) -> list:
     """What `show` was given, instead of a notebook's display."""
     calls: list = []
-    monkeypatch.setattr(base, "show", lambda widget, png: calls.append((widget, png)))
+    monkeypatch.setattr(base, "show", lambda widget, png, update: calls.append((widget, png)))
     return calls
 
 
@@ -146,8 +147,8 @@ def test_saving_writes_the_picture_that_is_shown_and_says_where(shown, tmp_path,
 def test_completion_keeps_what_is_given_and_scores_the_rest(shown, monkeypatch):
     model, dataset = small_model(torch.float32, fusion="all"), pictures()
     sheets: list = []
-    draw = figures.captioned
-    monkeypatch.setattr(figures, "captioned", lambda *given: sheets.append(given[:2]) or draw(*given))
+    draw = base.captioned
+    monkeypatch.setattr("kit.widgets.completion.captioned", lambda *given: sheets.append(given[:2]) or draw(*given))
     panel = Completion(model, dataset, zoom=1)
     assert panel.controls["label"].value == 0 and len(shown) == 1
     first = panel.picture.value
@@ -238,6 +239,27 @@ def test_the_evidence_lens_judges_what_is_left_uncovered(shown, monkeypatch):
     assert float(evidence.sum()) == pytest.approx(float(nats[1, label] - nats[1, against]), abs=1e-3)
     lens.controls["label"].value, lens.controls["against"].value = 2, 0
     assert maps[-1][0] == (2, 0)
+
+
+def test_maps_that_are_compared_share_one_symmetric_scale():
+    """Two maps of 10x10: 0 ... 99 once and 100 ... 199, negative. The 99 % quantile of 0 ... 199 is 0.99 x 199."""
+    import matplotlib.pyplot as plt
+
+    maps = torch.arange(200.0).view(2, 10, 10) * torch.tensor([1.0, -1.0])[:, None, None]
+    assert evidence_limit(maps) == evidence_limit(-maps) == pytest.approx(197.01)
+    assert evidence_limit(maps[0]) == pytest.approx(98.01)
+    assert evidence_limit(torch.zeros(1, 10, 10)) == 0.01, "a class against itself"
+
+    maps = torch.tensor([1.0, -5.0])[:, None, None].repeat(1, 10, 10)  # each is its own mean
+    maps[0, 9, 9] = 9.0  # at the corner the mean of four pixels: (1 + 1 + 1 + 9) / 4
+    figure, axes = plt.subplots(1, 2)
+    last = show_evidence(axes, torch.zeros(2, 3, 10, 10), maps)
+    first, second = (axis.images[-1] for axis in axes)
+    assert second is last and first.get_clim() == second.get_clim() == (-5.0, 5.0)
+    assert first.get_array()[0, 0] == 1 and first.get_array()[9, 9] == 3 and second.get_array()[9, 9] == -5
+    for_it, against = (shown.to_rgba(shown.get_clim()[::-1])[:, :3] for shown in (first, second))
+    assert (for_it == against).all() and for_it[0, 2] > for_it[0, 0] and for_it[1, 0] > for_it[1, 2], "purple is for"
+    plt.close(figure)
 
 
 def upload(lens, name: str, content: bytes) -> None:

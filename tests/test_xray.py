@@ -5,6 +5,7 @@ import io
 import matplotlib
 import pytest
 import torch
+from conftest import pixels
 from PIL import Image
 from torch import nn
 
@@ -16,14 +17,9 @@ matplotlib.use("agg")
 
 @pytest.fixture
 def panel(monkeypatch) -> CausalityXray:
-    monkeypatch.setattr(base, "show", lambda _widget, _png: None)
+    monkeypatch.setattr(base, "show", lambda _widget, _png, _update: None)
     blurred = nn.Conv2d(3, 2, 3, padding=1).double()
     return CausalityXray({"not causal": blurred})
-
-
-def pixels(panel) -> tuple:
-    with Image.open(io.BytesIO(panel.picture.value)) as picture:
-        return picture.size, picture.tobytes()
 
 
 def past(row: int, column: int) -> torch.Tensor:
@@ -74,7 +70,7 @@ def test_the_vertical_stream_sees_only_rows_above(panel):
 
 
 def test_every_control_changes_the_picture_and_back(panel):
-    first = pixels(panel)
+    first = pixels(panel.picture.value)
     for name, other in {
         "row": 3,
         "column": 12,
@@ -85,9 +81,9 @@ def test_every_control_changes_the_picture_and_back(panel):
     }.items():
         before = panel.controls[name].value
         panel.controls[name].value = other
-        assert pixels(panel) != first, name
+        assert pixels(panel.picture.value) != first, name
         panel.controls[name].value = before
-        assert pixels(panel) == first, name
+        assert pixels(panel.picture.value) == first, name
 
 
 def test_the_leak_is_painted(panel):

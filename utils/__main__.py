@@ -2,5 +2,6 @@
 
 import sys
 
-print("error: the command is `python -m kit` now, with the same words behind it", file=sys.stderr)
-sys.exit(2)
+if __name__ == "__main__":
+    print("error: the command is `python -m kit` now, with the same words behind it", file=sys.stderr)
+    sys.exit(2)

@@ -91,13 +91,12 @@ def find_weights(name_or_path: str | Path, runs: Path | None = None) -> Path:
     """A shipped name, a folder or a run's name (its best weights), or a file -> the file; UsageError if there is none.
     Runs are in `runs`, in $PIXELCNN_RUNS or in checkpoints/runs."""
     runs = runs or Path(os.environ.get("PIXELCNN_RUNS", RUNS))
-    given = Path(name_or_path)
-    if str(name_or_path) in SHIPPED:
-        given = FOLDER / f"{name_or_path}.safetensors"
+    name = str(name_or_path)
+    given = FOLDER / f"{name}.safetensors" if name in SHIPPED else Path(name)
     for candidate in (given, runs / given):
         if candidate.is_dir():
             candidate = candidate / "best.safetensors"
         if candidate.is_file():
             return candidate
     choices = f"a shipped name ({', '.join(SHIPPED)}), a run under checkpoints/runs/, or a .safetensors file"
-    raise UsageError(f"no weights found for {str(name_or_path)!r}: give {choices}")
+    raise UsageError(f"no weights found for {name!r}: give {choices}")

@@ -119,12 +119,12 @@ def find_cpen455(root: str | Path | None = None) -> Path:
     for candidate in candidates:
         if (candidate / "train.csv").is_file():
             return candidate
-    cure = f"`python -m kit data cpen455{_root_flag(root)}` downloads it, or set CPEN455_ROOT to its folder"
-    raise UsageError(f"data set 'cpen455' not found (looked in {', '.join(map(str, candidates))}): {cure}")
+    looked, cure = ", ".join(map(str, candidates)), _cure("cpen455", root)
+    raise UsageError(f"data set 'cpen455' not found (looked in {looked}): {cure}, or set CPEN455_ROOT to its folder")
 
 
-def _root_flag(root: str | Path | None) -> str:
-    return f" --root {shlex.quote(str(root))}" if root else ""
+def _cure(dataset: str, root: str | Path | None) -> str:
+    return f"`python -m kit data {dataset}{f' --root {shlex.quote(str(root))}' if root else ''}` downloads it"
 
 
 def _read_cpen455(root: Path, split: str, image_size: int) -> ImageDataset:
@@ -161,8 +161,7 @@ def _read_cifar10(root: str | Path | None, split: str, image_size: int) -> Image
     try:
         official = CIFAR10(str(folder), train=split != "test", download=False)
     except RuntimeError:
-        cure = f"`python -m kit data cifar10{_root_flag(root)}` downloads it"
-        raise UsageError(f"CIFAR-10 not found in {folder}: {cure}") from None
+        raise UsageError(f"CIFAR-10 not found in {folder}: {_cure('cifar10', root)}") from None
     part = {"train": slice(0, 45000), "validation": slice(45000, None), "test": slice(None)}[split]
     images = torch.stack([to_tensor(Image.fromarray(array), image_size) for array in official.data[part]])
     names = [f"{split}/{i:05d}" for i in range(len(images))]

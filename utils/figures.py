@@ -16,7 +16,6 @@ PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F
 def gallery(images: Tensor, labels: Tensor, class_names: tuple[str, ...], zoom: int = 3) -> Image.Image:
     """One row of pictures for each class, its name at the left. images: (N, 3, S, S) in [-1, 1]; labels: (N,)."""
     size, gap = images.shape[-1] * zoom, 2 * zoom
-    pictures = to_bytes(images.cpu()).permute(0, 2, 3, 1).numpy()  # (N, S, S, 3)
     font = ImageFont.load_default(min(size // 6, 16))
     margin = gap + max(int(font.getlength(name)) for name in class_names) + gap
     columns = int(torch.bincount(labels.cpu()).max())
@@ -26,22 +25,8 @@ def gallery(images: Tensor, labels: Tensor, class_names: tuple[str, ...], zoom: 
         top = gap + row * (size + gap)
         pen.text((gap, top + size // 2), name, fill="black", font=font, anchor="lm")
         for column, index in enumerate((labels == row).nonzero().flatten().tolist()):
-            tile = Image.fromarray(pictures[index]).resize((size, size), Image.Resampling.NEAREST)
+            tile = to_picture(images[index]).resize((size, size), Image.Resampling.NEAREST)
             sheet.paste(tile, (margin + column * (size + gap), top))
-    return sheet
-
-
-def captioned(images: Tensor, captions: list[str], zoom: int = 4) -> Image.Image:
-    """Pictures side by side, each with its lines of text below it. images: (N, 3, S, S) in [-1, 1]."""
-    size, gap, font = images.shape[-1] * zoom, 2 * zoom, ImageFont.load_default(13)
-    lines = 1 + max(caption.count("\n") for caption in captions)
-    width = max(size, *(int(font.getlength(line)) for caption in captions for line in caption.split("\n")))
-    sheet = Image.new("RGB", (gap + len(images) * (width + gap), gap + size + gap + 18 * lines), "white")
-    pen = ImageDraw.Draw(sheet)
-    for column, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        left = gap + column * (width + gap)
-        sheet.paste(to_picture(image).resize((size, size), Image.Resampling.NEAREST), (left, gap))
-        pen.multiline_text((left, gap + size + gap // 2), caption, fill="black", font=font)
     return sheet
 
 
@@ -59,20 +44,12 @@ def style() -> None:
     """Sets matplotlib to the kit's looks: small, quiet, in `PALETTE`, on white in light and dark themes."""
     import matplotlib.pyplot as plt
 
-    plt.rcParams.update(
-        {
-            "figure.figsize": (6, 3.4),
-            "figure.dpi": 90,
-            "figure.facecolor": "white",
-            "figure.constrained_layout.use": True,
-            "font.size": 10,
-            "axes.prop_cycle": plt.cycler(color=PALETTE),
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "image.cmap": "gray",
-            "image.interpolation": "nearest",
-        }
-    )
+    plt.rc("figure", figsize=(6, 3.4), dpi=90, facecolor="white")
+    plt.rc("figure.constrained_layout", use=True)
+    plt.rc("font", size=10)
+    plt.rc("axes", prop_cycle=plt.cycler(color=PALETTE))
+    plt.rc("axes.spines", top=False, right=False)
+    plt.rc("image", cmap="gray", interpolation="nearest")
 
 
 def show_images(images: Tensor, titles: list[str] | None = None, columns: int = 8, size: float = 1.1):

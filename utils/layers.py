@@ -17,8 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-# what a class does to a gated block: (scale or None, shift), each (B, 2F)
-Modulation = tuple[Tensor | None, Tensor]
+Modulation = tuple[Tensor | None, Tensor]  # what a class does to a gated block: (scale or None, shift), each (B, 2F)
 
 
 def concat_elu(x: Tensor) -> Tensor:

@@ -111,8 +111,7 @@ class ConditionalPixelCNN(nn.Module):
         nr_filters, nr_resnet = config.nr_filters, config.nr_resnet
         nr_params, both = 10 * config.nr_logistic_mix, (nr_filters, nr_filters)  # channels in and out
 
-        # three colours and a channel of ones, which tells the picture from its padding
-        self.u_first = DownShiftedConv2d(4, nr_filters, (2, 3))
+        self.u_first = DownShiftedConv2d(4, nr_filters, (2, 3))  # 4: colours, and ones, which no padding has
         self.ul_first_above = DownShiftedConv2d(4, nr_filters, (1, 3))
         self.ul_first_left = DownRightShiftedConv2d(4, nr_filters, (2, 1))
 

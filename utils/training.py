@@ -160,8 +160,7 @@ def build_optimizer(model: ConditionalPixelCNN, config: TrainConfig) -> torch.op
     """The optimiser that `config` names."""
     if config.optimizer == "muon":
         return Muon(model, config.lr, config.adam_lr, weight_decay=config.weight_decay)
-    fused = next(model.parameters()).device.type != "mps"
-    return torch.optim.Adam(model.parameters(), lr=config.lr, fused=fused)
+    return torch.optim.Adam(model.parameters(), lr=config.lr, fused=next(model.parameters()).device.type != "mps")
 
 
 @torch.no_grad()

@@ -1,5 +1,3 @@
-"""`python -m kit fid`"""
-
 from tqdm.auto import tqdm
 
 from utils.device import pick_device

@@ -7,7 +7,7 @@ from utils import figures
 from utils.model import ConditionalPixelCNN
 from utils.sampling import generate
 
-from .base import Drawing, drawing_controls
+from .drawing import Drawing, drawing_controls
 
 
 class ClassSlider(Drawing):
@@ -20,9 +20,9 @@ class ClassSlider(Drawing):
 
     def __init__(self, model: ConditionalPixelCNN, zoom: int = 4):
         self.model, self.zoom = model, zoom
-        super().__init__(self._grow, drawing_controls(model, count=4), model.class_names)
+        super().__init__(self._draw, drawing_controls(model, count=4), model.class_names)
 
-    def _grow(self, progress, label: int, temperature: float, seed: int, count: int) -> None:
+    def _draw(self, progress, label: int, temperature: float, seed: int, count: int) -> None:
         def on_row(_row: int, images: Tensor) -> None:
             progress(figures.gallery(images, torch.zeros_like(labels), (self.class_names[label],), self.zoom))
 

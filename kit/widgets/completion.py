@@ -4,12 +4,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from utils import figures, mixture
+from utils import mixture
 from utils.data import UNKNOWN, ImageDataset
 from utils.model import ConditionalPixelCNN
 from utils.sampling import generate
 
-from .base import Drawing, check_sizes, drawing_controls
+from .base import captioned, check_sizes
+from .drawing import Drawing, drawing_controls
 
 
 class Completion(Drawing):
@@ -34,7 +35,7 @@ class Completion(Drawing):
             "given": IntSlider(size // 2, min=0, max=size - 1, description="rows given"),
             **drawing_controls(model, count=4, label=0 if first == UNKNOWN else first),
         }
-        super().__init__(self._complete, controls, model.class_names)
+        super().__init__(self._draw, controls, model.class_names)
 
     def log_likelihoods(self, images: Tensor, label: int, given: int) -> Tensor:
         """Nats of the rows from `given` on, each given what came before. images: (N, 3, S, S) -> (N,)"""
@@ -44,7 +45,7 @@ class Completion(Drawing):
             nats = mixture.log_prob(params, images, reduce=False)  # (N, S, S)
         return nats[:, given:].sum(dim=(1, 2)).cpu()
 
-    def _complete(self, progress, picture: int, given: int, label: int, temperature: float, seed: int, count: int):
+    def _draw(self, progress, picture: int, given: int, label: int, temperature: float, seed: int, count: int):
         truth = self.dataset[picture][0][None]  # (1, 3, S, S)
         top = truth.clone()
         top[:, :, given:] = 1.0  # white
@@ -52,7 +53,7 @@ class Completion(Drawing):
         def sheet(images: Tensor, numbers: list[str]) -> Image.Image:
             heads = [f"{given} rows given", *[self.class_names[label]] * count, "truth"]
             captions = [f"{head}\n{text}" for head, text in zip(heads, ["", *numbers], strict=True)]
-            return figures.captioned(torch.cat([top, images.cpu(), truth]), captions, self.zoom)
+            return captioned(torch.cat([top, images.cpu(), truth]), captions, self.zoom)
 
         images = generate(
             self.model,

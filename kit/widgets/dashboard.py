@@ -1,7 +1,6 @@
 """Follows a training run by its files, wherever it runs: another cell, another terminal, another machine's disk."""
 
 import contextlib
-import html
 import io
 import json
 import statistics
@@ -14,10 +13,10 @@ from utils.figures import PALETTE, style
 
 from ..platforms import runs_folder
 from ..runs import read_metrics
-from .base import show, to_png
+from .base import Shown, to_png
 
 
-class TrainingDashboard:
+class TrainingDashboard(Shown):
     """Loss and accuracy of a run, its speed, the time left and its latest gallery, while it goes on.
 
     A thread looks at the run's files until the run is finished or the widget is closed; nothing is written.
@@ -28,18 +27,14 @@ class TrainingDashboard:
     """
 
     def __init__(self, run: str | Path, interval: float = 1.0):
-        import ipywidgets
-
         style()
+        super().__init__()
         self.folder, self.interval = runs_folder() / run, interval
         self.seen: object = None
-        self.note = ipywidgets.HTML()
-        self.picture = ipywidgets.Image(format="png", layout={"align_self": "flex-start"})
-        self.box = ipywidgets.VBox([self.note, self.picture])
         self.closed = threading.Event()
         self.box.observe(lambda _change: self.closed.set(), names="comm")  # closing a widget takes its comm away
         self.look()
-        show(self.box, self.picture.value)
+        self.show()
         self.thread = threading.Thread(target=self._follow, daemon=True)
         self.thread.start()
 
@@ -51,7 +46,7 @@ class TrainingDashboard:
         """Returns when the run is finished or the widget is closed; the static picture is then the last one."""
         self.thread.join()
         if not self.closed.is_set():
-            show(self.box, self.picture.value, update=True)
+            self.show(update=True)
 
     def _follow(self) -> None:
         while not self.look() and not self.closed.wait(self.interval):
@@ -69,7 +64,7 @@ class TrainingDashboard:
             finished = bool(drawn) and gallery.stat().st_mtime >= metrics.stat().st_mtime  # it comes after the line
         if self.seen != (config, self.lines, drawn):
             self.seen = (config, self.lines, drawn)
-            self.note.value = html.escape(self._sentence(config))
+            self.say(self._sentence(config))
             self.picture.value = self._png(config, drawn)
         return finished
 

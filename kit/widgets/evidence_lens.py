@@ -1,6 +1,7 @@
 """A picture, the posterior of its class, and where in the picture it comes from."""
 
 import torch
+from torch import Tensor
 
 from utils import UsageError, figures, mixture
 from utils.classify import class_log_likelihoods, evidence_map, log_posterior
@@ -9,6 +10,24 @@ from utils.model import ConditionalPixelCNN
 
 from .base import Panel, check_sizes, options_of
 from .upload import newest_upload, read_upload
+
+
+def evidence_limit(evidence: Tensor) -> float:
+    """The end of the colour scale that all maps compared share: the 99 % quantile of |nats|. (..., H, W) -> nats"""
+    return max(float(evidence.abs().flatten().quantile(0.99)), 0.01)  # a scale has a width, though all be 0
+
+
+def show_evidence(axes, images: Tensor, evidence: Tensor):
+    """Maps (N, S, S), in nats, over their pictures (N, 3, S, S) in [-1, 1], paled; one scale, purple for, orange
+    against. Means of 3x3 pixels are drawn, since single ones are too noisy to read. -> what a colour bar needs"""
+    means = torch.nn.functional.avg_pool2d(evidence, 3, stride=1, padding=1, count_include_pad=False)  # (N, S, S)
+    limit = evidence_limit(means)
+    for axis, image, nats in zip(axes, images, means, strict=True):
+        axis.imshow(image.mean(dim=0), cmap="gray", vmin=-7, vmax=1)
+        strength = (nats.abs() / limit).clamp(max=1).sqrt().numpy()  # the picture shows where there is little to say
+        shown = axis.imshow(nats, cmap="PuOr", vmin=-limit, vmax=limit, alpha=strength)
+        axis.axis("off")
+    return shown
 
 
 class EvidenceLens(Panel):
@@ -88,10 +107,8 @@ class EvidenceLens(Panel):
         axes[1].invert_yaxis()
         axes[1].set_title(f"taken for {names[int(after.argmax())]}", fontsize=9)
         axes[1].legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.1), ncols=2, frameon=False)
-        limit = max(float(evidence.abs().flatten().quantile(0.99)), 0.01)
-        shown = axes[2].imshow(evidence, cmap="PuOr", vmin=-limit, vmax=limit)
+        shown = show_evidence(axes[2:], covered[None], evidence[None])
         axes[2].set_title(f"purple for {names[label]}, orange for {names[against]}: {evidence.sum():+.1f}", fontsize=9)
-        figure.colorbar(shown, ax=axes[2], label="nats", shrink=0.8)
-        axes[0].set(xticks=[], yticks=[])
-        axes[2].set(xticks=[], yticks=[])
+        figure.colorbar(shown, ax=axes[2], label="nats a pixel", shrink=0.8)
+        axes[0].axis("off")
         return figure

@@ -5,14 +5,14 @@ from torch import Tensor
 
 from utils import figures, mixture
 
-from .base import Panel
+from .base import Panel, seed_control
 
 
 class MixtureExplorer(Panel):
     """Up to three logistics: their density, the 256 masses, samples, and a 256-way softmax fitted to the samples."""
 
     def __init__(self):
-        from ipywidgets import BoundedIntText, FloatSlider, HBox, SelectionSlider, VBox
+        from ipywidgets import FloatSlider, HBox, SelectionSlider, VBox
 
         figures.style()
         ranges = {"weight": (0, 1, 0.05), "mean": (-1.5, 1.5, 0.02), "log_scale": (-7, 0, 0.1)}
@@ -23,8 +23,7 @@ class MixtureExplorer(Panel):
             for value, (name, (low, high, step)) in zip(values, ranges.items(), strict=True)
         }
         sliders = list(controls.values())
-        samples = SelectionSlider(options=[20, 60, 200, 1000, 10_000], value=60)
-        seed = BoundedIntText(0, min=0, max=2**31 - 1, layout={"width": "200px"})
+        samples, seed = SelectionSlider(options=[20, 60, 200, 1000, 10_000], value=60), seed_control()
         rows = [HBox([VBox(sliders[i : i + 3]) for i in (0, 3, 6)]), HBox([samples, seed])]
         super().__init__(self._draw, controls | {"samples": samples, "seed": seed}, rows)
 

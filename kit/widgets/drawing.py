@@ -1,0 +1,85 @@
+"""A panel whose picture grows while the reader watches, and can be saved."""
+
+import contextlib
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+from utils import UsageError
+from utils.checkpoints import write_atomically
+from utils.model import ConditionalPixelCNN
+
+from .base import Panel, options_of, seed_control, to_png
+
+SAMPLES = Path("samples")  # where pictures are saved, seen from the notebook
+
+
+class Interrupted(Exception):
+    """A newer setting has come; the drawing under way is given up."""
+
+
+class Drawing(Panel):
+    """A panel whose picture grows in a thread; a newer setting interrupts it. A button saves what was drawn.
+
+    Args:
+        draw: called with `progress` and the controls' values; `progress(picture)` shows a PIL picture, or raises
+            Interrupted.
+        controls: one of them is the `label`.
+        class_names: by label, for the names of files.
+    """
+
+    def __init__(self, draw: Callable, controls: dict, class_names: tuple[str, ...]):
+        import ipywidgets
+
+        self.class_names = class_names
+        self.latest: object = None  # the request that may draw; older ones give up when they see a newer
+        self.drawing = threading.Lock()
+        self.save = ipywidgets.Button(description="save as PNG", disabled=True)
+        self.save.on_click(self._on_save)
+        super().__init__(draw, controls, [*controls.values(), self.save])
+
+    def redraw(self) -> None:
+        self.latest = request = object()
+        self._grow(request, self.values())
+
+    def _on_change(self, _change) -> None:
+        self.latest = request = object()
+        threading.Thread(target=self._grow, args=(request, self.values()), daemon=True).start()
+
+    def _grow(self, request: object, values: dict) -> None:
+        def progress(picture: Image.Image) -> None:
+            if request is not self.latest:
+                raise Interrupted
+            self.picture.value = to_png(picture)
+
+        with self.drawing, contextlib.suppress(Interrupted):  # an older drawing gives up at its next row
+            self.save.disabled = True
+            self.say("")
+            self.draw(progress, **values)
+            self.drawn = values
+            self.save.disabled = False
+
+    def _on_save(self, _button) -> None:
+        values, png = dict(self.drawn), self.picture.value
+        name = "_".join([self.class_names[values.pop("label")], *(f"{key}{value}" for key, value in values.items())])
+        path = SAMPLES / (re.sub(r"[^\w.-]", "-", name) + ".png")  # a class's name may hold anything
+        try:
+            write_atomically(path, lambda temporary: temporary.write_bytes(png))
+        except UsageError as error:
+            self.say(str(error))
+        else:
+            self.say(f"saved as {path}")
+
+
+def drawing_controls(model: ConditionalPixelCNN, count: int, label: int = 0) -> dict:
+    from ipywidgets import FloatSlider, IntSlider, SelectionSlider
+
+    return {
+        "label": SelectionSlider(options=options_of(model), value=label, description="class"),
+        "temperature": FloatSlider(1.0, min=0.0, max=1.5, step=0.05),
+        "seed": seed_control(),
+        "count": IntSlider(count, min=1, max=8, description="pictures"),
+    }
