@@ -73,33 +73,22 @@ class Classifier:
         precision = pick_precision(next(models[0].parameters()).device, self.precision)
         total = len(models) * len(views) * len(x)
         with tqdm(total=total, leave=False, disable=True if distributed.rank() else None) as bar:
-            every = [
-                distributed.class_log_likelihoods(model, view, self.batch_size, precision, bar.update)
-                for model in models
-                for view in views
-            ]
+            how = (self.batch_size, precision, bar.update)
+            every = [distributed.class_log_likelihoods(model, view, *how) for model in models for view in views]
         return torch.stack(every).double().cpu()
 
     def judge(
-        self,
-        models: list[ConditionalPixelCNN],
-        nats: Tensor,
-        dataset: str,
-        data_root: str | None = None,
-        calibrate: int = 0,
+        self, models: list[ConditionalPixelCNN], nats: Tensor, dataset: str, root: str | None, calibrate: int
     ) -> tuple[Tensor, str]:
-        """What `log_likelihoods` came to -> log p(y | x) (N, C), and in words how.
-
-        Args:
-            calibrate: fit temperature and class biases on the last so many training pictures of `dataset`.
-        """
+        """What `log_likelihoods` came to -> log p(y | x) (N, C), and in words how; calibrated on the last so many
+        training pictures of the data set, unless that is 0."""
         precision = pick_precision(next(models[0].parameters()).device, self.precision)
         how = f"{', '.join([self.checkpoint, *self.ensemble])}, computed in {str(precision).removeprefix('torch.')}"
         if self.mirror:
             how += ", averaged with the mirrored pictures"
         logits = nats.mean(dim=0)
         if calibrate:
-            x, y = self.pictures(models, dataset, "train", data_root).last(calibrate).tensors()
+            x, y = self.pictures(models, dataset, "train", root).last(calibrate).tensors()
             temperature, bias = classify.fit_calibration(self.log_likelihoods(models, x).mean(dim=0), y)
             logits = logits / temperature + bias
             biases = ", ".join(f"{b:+.2f}" for b in bias.tolist())

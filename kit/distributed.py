@@ -90,14 +90,10 @@ def class_log_likelihoods(model: ConditionalPixelCNN, x: Tensor, *args, **kwargs
 
 @torch.inference_mode()
 def generate(
-    model: ConditionalPixelCNN,
-    labels: Tensor,
-    *,
-    generator: torch.Generator,
-    temperature: float = 1.0,
-    on_row: Callable[[int, Tensor], object] | None = None,
+    model: ConditionalPixelCNN, labels: Tensor, seed: int, temperature: float = 1.0, on_row: Callable | None = None
 ) -> Tensor:
-    """As `sampling.generate`, and the same pictures: the processes share them, and all get all of them."""
+    """As `sampling.generate` with a generator of this seed: the processes share the pictures, all get all of them."""
+    generator = torch.Generator().manual_seed(seed)
     if size() == 1:
         return sampling.generate(model, labels, generator=generator, temperature=temperature, on_row=on_row)
     own = share(torch.arange(len(labels)))
@@ -119,21 +115,14 @@ def say(text: str) -> None:
 
 
 def launch(arguments: list[str], processes: int | None = None) -> None:
-    """From a notebook: runs `python -m kit ARGUMENTS` in processes of its own and shows what they print.
+    """From a notebook: runs `python -m kit ARGUMENTS`, `["train", "--run", "mine"]` say, in so many processes, one for
+    each GPU if None, and shows what they print. Raises UsageError if the command fails.
 
     Interrupting the cell asks them to stop, as Ctrl-C does in a terminal: a training run saves first.
-
-    Args:
-        arguments: `["train", "--dataset", "cpen455", ...]`.
-        processes: one for each GPU (one without a GPU) if None.
-
-    Raises:
-        UsageError: the command failed.
     """
     processes = processes or max(1, torch.cuda.device_count())
     several = [*TORCHRUN, "--standalone", f"--nproc_per_node={processes}", "-m", "--"]
-    start = several if processes > 1 else [sys.executable, "-m"]
-    command = [*start, "kit", *map(str, arguments)]
+    command = [*(several if processes > 1 else [sys.executable, "-m"]), "kit", *map(str, arguments)]
     process = subprocess.Popen(command, cwd=KIT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     try:
@@ -146,4 +135,4 @@ def launch(arguments: list[str], processes: int | None = None) -> None:
     finally:
         status = process.wait()
     if status:
-        raise UsageError(f"{' '.join(command[len(start) :])} ended with status {status}; its last lines say why")
+        raise UsageError(f"kit {' '.join(map(str, arguments))} ended with status {status}; its last lines say why")

@@ -17,25 +17,20 @@ from utils.device import pick_device, pick_precision, try_convolution
 
 from .platforms import KIT, find_root, platform_name, runs_folder, runs_will_vanish
 
+Finding = tuple[bool, str, str]  # is it well, what was found, what mends it
+
 
 def doctor() -> bool:
     """Prints what was found here, a line each, and for what is wrong the command that mends it; -> all is well."""
-    findings = [
-        (
-            sys.version_info >= (3, 10),
-            f"Python {platform.python_version()} on {platform_name()}",
-            "use Python 3.10 or newer",
-        ),
-        *_packages(),
-        *_device(),
-        *_resources(),
-    ]
+    python = f"Python {platform.python_version()} on {platform_name()}"
+    findings = [(sys.version_info >= (3, 10), python, "use Python 3.10 or newer")]
+    findings += _packages() + _device() + _resources()
     for good, finding, mend in findings:
         print(f"{'ok  ' if good else 'MEND'}  {finding}" + ("" if good else f"\n      -> {mend}"))
     return all(good for good, _, _ in findings)
 
 
-def _device() -> list[tuple[bool, str, str]]:
+def _device() -> list[Finding]:
     device = pick_device()
     precision = str(pick_precision(device)).removeprefix("torch.")
     note = " (results are compared on CPU and CUDA; MPS may differ)" if device.type == "mps" else ""
@@ -52,7 +47,7 @@ def _device() -> list[tuple[bool, str, str]]:
     return findings
 
 
-def _packages() -> list[tuple[bool, str, str]]:
+def _packages() -> list[Finding]:
     findings = []
     for name in ("torch", "torchvision", "numpy", "safetensors", "matplotlib", "ipywidgets", "wandb", "pytorch-fid"):
         try:
@@ -72,7 +67,7 @@ def _packages() -> list[tuple[bool, str, str]]:
     return findings
 
 
-def _resources() -> list[tuple[bool, str, str]]:
+def _resources() -> list[Finding]:
     from .fid import find_weights as inception_weights
     from .wandb_log import wandb_key
 
@@ -91,23 +86,15 @@ def _resources() -> list[tuple[bool, str, str]]:
         inception = "Inception weights found"
     except (UsageError, ImportError):
         inception = "Inception weights not found: FID is left out (python -m kit fid --download fetches them)"
+    shadowed = f"put {KIT} first on sys.path: another package of that name comes before"
+    drive = "from google.colab import drive; drive.mount('/content/drive')   else they go with this machine"
+    shown = os.path.relpath(runs) if KIT in runs.parents else runs
+    shipped = f"shipped weights: {', '.join(weights) or 'none'}"
     return [
-        (
-            first,
-            f"utils is {os.path.relpath(KIT / 'utils')}",
-            f"put {KIT} first on sys.path: another package of that name comes before",
-        ),
-        (
-            not runs_will_vanish(),
-            f"runs are kept in {os.path.relpath(runs) if KIT in runs.parents else runs}",
-            "from google.colab import drive; drive.mount('/content/drive')   else they go with this machine",
-        ),
+        (first, f"utils is {os.path.relpath(KIT / 'utils')}", shadowed),
+        (not runs_will_vanish(), f"runs are kept in {shown}", drive),
         (free > 2, f"{free:.0f} GB free there", "make room: a long run with its checkpoints takes up to 2 GB"),
-        (
-            len(weights) == len(checkpoints.SHIPPED),
-            f"shipped weights: {', '.join(weights) or 'none'}",
-            "git checkout checkpoints",
-        ),
+        (len(weights) == len(checkpoints.SHIPPED), shipped, "git checkout checkpoints"),
         (True, course, ""),
         (True, f"W&B key {'found' if wandb_key() else 'not found: logging stays off'}", ""),
         (True, inception, ""),

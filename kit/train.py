@@ -218,7 +218,7 @@ def _rough_fid(model: ConditionalPixelCNN, validation_set: ImageDataset, seed: i
     from . import fid
 
     labels = torch.arange(model.config.num_classes).repeat_interleave(per_class)
-    images = distributed.generate(model, labels, generator=torch.Generator().manual_seed(seed))
+    images = distributed.generate(model, labels, seed)
     if distributed.rank():
         return {}
     try:
@@ -247,6 +247,6 @@ def _begin(model: ConditionalPixelCNN, images: Tensor, labels: Tensor, config: R
 def draw_gallery(model: ConditionalPixelCNN, path: Path, seed: int, per_class: int = 8) -> None:
     """Draws `per_class` pictures of every class, random by the seed, into a PNG. All processes must call it."""
     labels = torch.arange(model.config.num_classes).repeat_interleave(per_class)
-    images = distributed.generate(model, labels, generator=torch.Generator().manual_seed(seed))
+    images = distributed.generate(model, labels, seed)
     if distributed.rank() == 0:
         save_png(gallery(images, labels, model.class_names), path)

@@ -504,6 +504,15 @@ def test_killed_at_any_step(server, files, target, fatal):
     assert contents(target) == files
 
 
+def test_left_overs_are_not_used(server, files, target):
+    left_over = target.with_name(".cpen455.tmp")
+    (left_over / "data").mkdir(parents=True)
+    (left_over / "data" / "stale").touch()
+    (left_over / "archive.zip").write_bytes(b"half")
+    download_cpen455(target, server.url)
+    assert_arrived(target, files)
+
+
 # CIFAR-10
 
 

@@ -35,12 +35,9 @@ def run(
         raise UsageError(f"--per-class must be at least 1, not {per_class}")
     folder = new_folder(out)
     labels = torch.tensor(read_classes(classes, model.class_names)).repeat_interleave(per_class)
-    generator = torch.Generator().manual_seed(seed)
     others = distributed.rank() > 0
     with tqdm(total=model.config.image_size, desc="rows", leave=False, disable=True if others else None) as bar:
-        images = distributed.generate(
-            model, labels, generator=generator, temperature=temperature, on_row=lambda _i, _images: bar.update()
-        )
+        images = distributed.generate(model, labels, seed, temperature, on_row=lambda _row, _images: bar.update())
     if not others:
         save_samples(images, labels, folder)
         save_png(gallery(images, labels, model.class_names), folder / "gallery.png")
