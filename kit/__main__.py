@@ -42,6 +42,9 @@ def main(argv: list[str] | None = None) -> int:
     except UsageError as error:
         complain("error: " + " ".join(str(error).split()))
         return 2
+    except ModuleNotFoundError as error:  # a platform's own image may lack one that only some commands need
+        complain(f"error: package {error.name!r} is missing: pip install -r requirements.txt")
+        return 2
     except Diverged as error:
         complain(f"error: {error}")
         return 1

@@ -103,3 +103,8 @@ def load_pictures(
     if len(pictures.classes) != config.num_classes:
         raise UsageError(f"{dataset} has {len(pictures.classes)} classes, {who} knows {config.num_classes}")
     return pictures
+
+
+def template(name: str) -> str:
+    """A text of kit/templates/."""
+    return (KIT / "kit" / "templates" / name).read_text(encoding="utf-8")

@@ -22,25 +22,10 @@ from notebooks import build
 from utils import UsageError
 from utils.checkpoints import write_atomically
 
-from .platforms import KIT
+from .platforms import KIT, template
 
 DATASET = "pixelcnn-kit"
 NOTEBOOKS = sorted(build.FOLDER.glob("[0-9]*.ipynb"))
-
-KAGGLE_STEPS = """\
-1. pip install "kaggle>=2.2.5" && kaggle auth login    (a GPU needs a phone number in your Kaggle settings)
-2. make kaggle USERNAME={username}    (done)
-3. kaggle datasets create -p dist/kaggle/dataset, then wait until kaggle datasets status {username}/{dataset} says ready
-4. for folder in dist/kaggle/kernels/*; do kaggle kernels push --no-run -p "$folder"; done
-5. open https://www.kaggle.com/code/{username}/{first}, choose Edit, then Run All
-A later version of the kit: make kaggle, kaggle datasets version -p dist/kaggle/dataset -m update, step 4 again."""
-
-COLAB_STEPS = """\
-1. create a public, empty repository {repository} on GitHub
-2. make colab REPOSITORY={repository}    (done)
-3. git commit -am "Published as {repository}"
-4. git push https://github.com/{repository} HEAD:main
-5. open one of the addresses above, choose Runtime, Change runtime type, T4 GPU, then Run all"""
 
 
 def kaggle(username: str) -> str:
@@ -50,16 +35,13 @@ def kaggle(username: str) -> str:
     Raises UsageError for a user name that Kaggle has not, and outside a git clone; dist/kaggle/ is then as it was.
     """
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", username):
-        raise UsageError(
-            f"USERNAME must be what follows kaggle.com/ in your profile's address, small letters and digits: "
-            f"make kaggle USERNAME=you, not {username!r}"
-        )
+        rule = "what follows kaggle.com/ in your profile's address, small letters and digits"
+        raise UsageError(f"USERNAME must be {rule}: make kaggle USERNAME=you, not {username!r}")
     listing = subprocess.run(["git", "ls-files", "-z"], cwd=KIT, capture_output=True, text=True)
     files = sorted(filter(None, listing.stdout.split("\0")))
     if "kit/publish.py" not in files:
         raise UsageError("the kit is packed as git lists it, and git lists nothing here: work in a clone of the kit")
-    missing = [name for name in files if not (KIT / name).is_file()]
-    if missing:
+    if missing := [name for name in files if not (KIT / name).is_file()]:
         raise UsageError(f"{missing[0]} is missing: git checkout {missing[0]}")
 
     out = KIT / "dist" / "kaggle"
@@ -79,7 +61,8 @@ def kaggle(username: str) -> str:
         raise UsageError(f"cannot write {out}: {error.strerror}") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    return KAGGLE_STEPS.format(username=username, dataset=DATASET, first=slug(title(NOTEBOOKS[0])))
+    steps = template("publish_kaggle.txt").rstrip()
+    return steps.format(username=username, dataset=DATASET, first=kernel_id(NOTEBOOKS[0]))
 
 
 def pack(files: list[str], archive: Path) -> None:
@@ -96,27 +79,15 @@ def title(notebook: Path) -> str:
     return f"PixelCNN kit {notebook.stem.replace('_', ' ')}"
 
 
-def slug(text: str) -> str:
+def kernel_id(notebook: Path) -> str:
     """What Kaggle makes of a title of letters, digits and spaces; a kernel's id must be that."""
-    return text.lower().replace(" ", "-")
+    return title(notebook).lower().replace(" ", "-")
 
 
 def kernel_metadata(notebook: Path, username: str) -> dict:
-    return {
-        "id": f"{username}/{slug(title(notebook))}",
-        "title": title(notebook),
-        "code_file": notebook.name,
-        "language": "python",
-        "kernel_type": "notebook",
-        "is_private": True,
-        "enable_gpu": True,
-        "machine_shape": "NvidiaTeslaT4",
-        "enable_internet": False,  # the kit comes as a data set, its packages are in Kaggle's image
-        "dataset_sources": [f"{username}/{DATASET}"],
-        "competition_sources": [],
-        "kernel_sources": [],
-        "model_sources": [],
-    }
+    """A private kernel with one T4 and no internet: the kit comes as a data set, its packages are in Kaggle's image."""
+    about = {"id": f"{username}/{kernel_id(notebook)}", "title": title(notebook), "code_file": notebook.name}
+    return about | json.loads(template("publish_kernel.json")) | {"dataset_sources": [f"{username}/{DATASET}"]}
 
 
 def write_json(values: dict, path: Path) -> None:
@@ -130,10 +101,8 @@ def colab(repository: str) -> str:
     Raises UsageError for what cannot be a GitHub repository; nothing is written then.
     """
     if not re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*/(?!\.{1,2}$)[\w.-]+(?<!\.git)", repository, re.ASCII):
-        raise UsageError(
-            f"REPOSITORY must be the account and the repository on GitHub, as in "
-            f"make colab REPOSITORY=you/kit, not {repository!r}"
-        )
+        rule = "the account and the repository on GitHub, as in make colab REPOSITORY=you/kit"
+        raise UsageError(f"REPOSITORY must be {rule}, not {repository!r}")
     source = Path(build.__file__).read_text()
     source, found = re.subn(r'^REPOSITORY = ".*"$', f'REPOSITORY = "{repository}"', source, flags=re.MULTILINE)
     assert found == 1, "build.py has no line REPOSITORY"
@@ -146,7 +115,8 @@ def colab(repository: str) -> str:
     for path, text in stamped.items():
         write_atomically(path, partial(Path.write_text, data=text, encoding="utf-8"))
     address = f"https://colab.research.google.com/github/{repository}/blob/main/notebooks"
-    return "\n".join([*(f"{address}/{path.name}" for path in NOTEBOOKS), COLAB_STEPS.format(repository=repository)])
+    steps = template("publish_colab.txt").rstrip().format(repository=repository)
+    return "\n".join([*(f"{address}/{path.name}" for path in NOTEBOOKS), steps])
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -120,6 +120,11 @@ def test_the_old_command_says_where_it_went():
     assert "python -m kit" in done.stderr
 
 
+def test_a_missing_package_is_named(capsys, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "pooch", None)
+    assert_refused(capsys, ["data", "cpen455", "--root", tmp_path / "new"], "package 'pooch' is missing: pip install")
+
+
 def test_demo(runs, capsys):
     assert main(["demo", *TINY, "--epochs", "1", "--train-limit", "64"]) == 0
     said = capsys.readouterr().out

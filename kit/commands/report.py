@@ -7,7 +7,7 @@ from pathlib import Path
 from utils import UsageError
 from utils.checkpoints import write_atomically
 
-from ..platforms import KIT, find_weights
+from ..platforms import KIT, find_weights, template
 
 DIST = KIT / "dist"
 NOT_SHOWN = {"badges", "bootstrap", "notebook-only"}  # tags of cells that are for the notebook's readers
@@ -56,6 +56,5 @@ def page(title: str, **parameters) -> str:
         raise
     build.clean(notebook)
     notebook.cells = [cell for cell in notebook.cells if NOT_SHOWN.isdisjoint(cell.metadata.get("tags", []))]
-    template = (KIT / "kit" / "templates" / "report.html.j2").read_text()
-    exporter = HTMLExporter(raw_template=template, exclude_input=True, exclude_output_prompt=True)
+    exporter = HTMLExporter(raw_template=template("report.html.j2"), exclude_input=True, exclude_output_prompt=True)
     return exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})[0]
