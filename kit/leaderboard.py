@@ -19,7 +19,8 @@ FORMATS = ("2024", "2023")
 
 
 def rows(names: list[str], labels: list[int], format: str = "2024", fid: float | None = None) -> list[list[str]]:
-    """What the file holds, row by row; names as in `test.csv`, labels 0 ... 3."""
+    """What the file holds, row by row; names as in `test.csv`, labels 0 ... 3. Raises UsageError for another format,
+    and when format and FID do not go together."""
     if format not in FORMATS:
         raise UsageError(f"unknown format {format!r}: choose from {', '.join(FORMATS)}")
     if format == "2024":
@@ -33,29 +34,20 @@ def rows(names: list[str], labels: list[int], format: str = "2024", fid: float |
 
 
 def write(
-    path: str | Path,
-    names: list[str],
-    labels: list[int],
-    format: str = "2024",
-    fid: float | None = None,
-    num_classes: int = 4,
+    path: str | Path, names: list[str], labels: list[int], format: str = "2024", fid: float | None = None
 ) -> None:
-    """Writes a submission, reads it back and checks it; only then is it at `path`.
-
-    Raises:
-        UsageError: format and FID do not go together, or `check` found something.
-    """
+    """Writes a submission and checks what is written; only then is it at `path`. Raises as `rows` and `check`."""
     table = rows(names, labels, format, fid)
 
     def write_and_check(temporary: Path) -> None:
         with open(temporary, "w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows(table)
-        check(temporary, names, format, num_classes)
+        check(temporary, names, format)
 
     write_atomically(path, write_and_check)
 
 
-def check(path: str | Path, names: list[str], format: str = "2024", num_classes: int = 4) -> list[int]:
+def check(path: str | Path, names: list[str], format: str = "2024") -> list[int]:
     """The labels in a submission file; UsageError unless it has one valid label for each of `names`, in their order."""
     content = Path(path).read_bytes().decode()
     if "\r" in content or not content.endswith("\n"):
@@ -74,8 +66,8 @@ def check(path: str | Path, names: list[str], format: str = "2024", num_classes:
     for number, (row, name) in enumerate(zip(found, names, strict=True), start=1):
         if row[:1] != [name]:
             raise UsageError(f"picture {number} of a submission is {name}, as in test.csv, not {row[0] if row else ''}")
-        if len(row) != 2 or row[1] not in map(str, range(num_classes)):
-            raise UsageError(f"the label of {name} must be 0 to {num_classes - 1}, not {','.join(row[1:])!r}")
+        if len(row) != 2 or row[1] not in ("0", "1", "2", "3"):
+            raise UsageError(f"the label of {name} must be 0 to 3, not {','.join(row[1:])!r}")
     return [int(label) for _, label in found]
 
 

@@ -1,5 +1,6 @@
 """Laptop, Kaggle or Colab: which one this is, where its folders are, and what they hold."""
 
+import contextlib
 import os
 import platform
 import shutil
@@ -53,6 +54,19 @@ def runs_folder() -> Path:
 def runs_will_vanish() -> bool:
     """Whether runs are lost with this machine: on Colab without Drive."""
     return platform_name() == "colab" and not COLAB_DRIVE.is_dir() and "PIXELCNN_RUNS" not in os.environ
+
+
+def secret(name: str) -> str | None:
+    """What Kaggle or Colab keeps for the user under this name."""
+    with contextlib.suppress(Exception):  # not there, not shared with this notebook, no network: all the same
+        from kaggle_secrets import UserSecretsClient
+
+        return UserSecretsClient().get_secret(name)
+    with contextlib.suppress(Exception):
+        from google.colab import userdata
+
+        return userdata.get(name)
+    return None
 
 
 def find_run(run: str | Path) -> Path:

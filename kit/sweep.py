@@ -4,24 +4,25 @@ import itertools
 import math
 import re
 import signal
-import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import numpy as np
+import yaml
 
 from utils import UsageError, checkpoints
 
 from .platforms import KIT, runs_folder
-from .runs import best_epoch, load_state, read_config
+from .runs import StopRequest, best_epoch, load_state, read_config
 
-KEYS = {"validation_bpd": 1, "validation_accuracy": 100}  # what is compared, and its factor in tables
+Results = dict[str, list[np.ndarray]]  # for each setting its runs: (validation bits, accuracy in percent) of each
 
 
 def read_grid(path: str | Path) -> dict[str, list]:
     """The parameters of a sweep file and the values of each. Raises UsageError for anything but a grid."""
-    import yaml
-
     try:
         sweep = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -82,15 +83,9 @@ def finished(folder: Path, settings: dict) -> bool:
 
 
 def run(path: str | Path, settings_of: Callable[[list[str]], dict], limit: int | None = None) -> int:
-    """Runs the points of a sweep file that are not finished, then writes and prints what all have come to.
-
-    Args:
-        settings_of: the fields of the configs that `train` gets from such flags; raises UsageError for wrong ones.
-        limit: at most so many points now.
-
-    Returns:
-        the exit status: 0, 1 if a point failed, 130 if asked to stop.
-    """
+    """Runs the points of a sweep file that are not finished, at most `limit` of them now; then writes and prints what
+    all have come to. -> the exit status: 0, 1 if a point failed, 130 if asked to stop. `settings_of` gives the fields
+    of the configs that `train` gets from such flags. Raises UsageError for a wrong file or wrong flags."""
     path = Path(path)
     grid = read_grid(path)
     folder = runs_folder() / path.stem
@@ -102,12 +97,12 @@ def run(path: str | Path, settings_of: Callable[[list[str]], dict], limit: int |
     print(f"{len(wanted)} points, {len(wanted) - len(left)} of them finished, in {folder}", flush=True)
 
     failed: list[str] = []
-    with Children() as children:
+    with StopRequest(math.inf) as stop:
         for number, name in enumerate(left[:limit], start=1):
             print(f"\n[{number}/{len(left[:limit])}] {name}", flush=True)
             command = [sys.executable, "-m", "kit", "train", "--run", f"{path.stem}/{name}", *flags(wanted[name])]
-            status = children.run(command + ["--resume"] * (folder / name / "config.json").exists())
-            if children.stopped:
+            status = run_child(command + ["--resume"] * (folder / name / "config.json").exists(), stop)
+            if stop.reason():
                 break
             if not finished(folder / name, settings[name]):
                 failed.append(f"{name} (exit status {status})")
@@ -115,7 +110,7 @@ def run(path: str | Path, settings_of: Callable[[list[str]], dict], limit: int |
     done = {name: point for name, point in wanted.items() if finished(folder / name, settings[name])}
     if done:
         summarise(folder, grid, done)
-    if children.stopped:
+    if stop.reason():
         print("stopped; the same command goes on", file=sys.stderr)
         return 130
     for name in failed:
@@ -123,86 +118,64 @@ def run(path: str | Path, settings_of: Callable[[list[str]], dict], limit: int |
     return 1 if failed else 0
 
 
-class Children:
-    """One command after the other; while open, Ctrl-C and SIGTERM go to the command, which saves and ends.
-
-    Each has a session of its own: a terminal's Ctrl-C would else reach it twice, which means at once.
-    """
-
-    def __init__(self) -> None:
-        self.child: subprocess.Popen | None = None
-        self.stopped = 0
-
-    def run(self, command: list[str]) -> int:
-        if self.stopped:
-            return 128 + self.stopped
-        self.child = subprocess.Popen(command, cwd=KIT, start_new_session=True)
-        if self.stopped:  # just before the child was known
-            self.child.send_signal(self.stopped)
-        return self.child.wait()
-
-    def _on_signal(self, number, _frame) -> None:
-        self.stopped = number
-        if self.child:
-            self.child.send_signal(number)
-
-    def __enter__(self) -> "Children":
-        self.old = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_error) -> None:
-        for number, handler in self.old.items():
-            signal.signal(number, handler)
+def run_child(command: list[str], stop: StopRequest) -> int:
+    """Its exit status. When this process is asked to stop, the child is asked too: it saves and ends, at the second
+    time at once. It has a session of its own, because a terminal's Ctrl-C would else reach it twice."""
+    child = subprocess.Popen(command, cwd=KIT, start_new_session=True)
+    asked = False
+    while True:
+        try:
+            return child.wait(timeout=0.2)
+        except subprocess.TimeoutExpired:
+            again = False
+        except KeyboardInterrupt:
+            again = True
+        if again or (stop.reason() and not asked):
+            child.send_signal(signal.SIGINT)
+            asked = True
 
 
 def summarise(folder: Path, grid: dict[str, list], done: dict[str, dict]) -> None:
     """Prints a table of the finished runs and writes it as table.md, with figure.png beside it."""
-    best = {name: best_epoch(folder / name) for name in done}
-    results: dict[str, list[dict]] = {}
+    scores = {}
+    results: Results = defaultdict(list)
     for name, point in done.items():
-        results.setdefault(setting(point, grid), []).append(best[name])
+        line = best_epoch(folder / name)
+        scores[name] = np.array([line["validation_bpd"], 100 * line["validation_accuracy"]])
+        results[setting(point, grid)].append(scores[name])
     note = "Mean ± standard deviation over the seeds, each run at its epoch of fewest validation bits."
     parts = [*rows(results), "", note]
-    nr_seeds = len({point.get("seed") for point in done.values()})
-    if len(compared(grid)) > 1 and len(done) == nr_seeds * math.prod(len(grid[name]) for name in compared(grid)):
+    seeds = {point.get("seed") for point in done.values()}
+    names = compared(grid)
+    if len(names) > 1 and len(done) == len(seeds) * math.prod(len(grid[name]) for name in names):
+        averages: Results = defaultdict(list)  # for each value of each parameter the means over all the others
+        for parameter, value, seed in ((name, value, seed) for name in names for value in grid[name] for seed in seeds):
+            alike = [name for name, p in done.items() if p[parameter] == value and p.get("seed") == seed]
+            averages[f"{parameter}={value}"].append(np.mean([scores[name] for name in alike], axis=0))
         note = "The same runs, averaged over all parameters but the one, into one for each seed."
-        parts += ["", *rows(averages(grid, done, best)), "", note]
+        parts += ["", *rows(averages), "", note]
     table = "\n".join(parts) + "\n"
     checkpoints.write_atomically(folder / "table.md", lambda temporary: temporary.write_text(table))
     draw(folder / "figure.png", results)
     print(f"\n{table}\n{folder / 'table.md'} and figure.png hold this", flush=True)
 
 
-def averages(grid: dict[str, list], done: dict[str, dict], best: dict[str, dict]) -> dict[str, list[dict]]:
-    """For each value of each parameter the means over all other parameters, one for each seed."""
-    result: dict[str, list[dict]] = {}
-    for parameter in compared(grid):
-        for value in grid[parameter]:
-            of_seed: dict[int | None, list[dict]] = {}
-            for name, point in done.items():
-                if point[parameter] == value:
-                    of_seed.setdefault(point.get("seed"), []).append(best[name])
-            means = [{key: statistics.mean(line[key] for line in lines) for key in KEYS} for lines in of_seed.values()]
-            result[f"{parameter}={value}"] = means
-    return result
-
-
-def rows(results: dict[str, list[dict]]) -> list[str]:
+def rows(results: Results) -> list[str]:
     """A Markdown table, a row for each setting."""
     table = ["| setting | validation bits/dim | accuracy, % | runs |", "|:--|--:|--:|--:|"]
-    for label, lines in results.items():
-        bits, accuracies = ([scale * line[key] for line in lines] for key, scale in KEYS.items())
-        table.append(f"| {label} | {mean_and_spread(bits, 3)} | {mean_and_spread(accuracies, 1)} | {len(lines)} |")
+    for label, runs in results.items():
+        bits, accuracies = zip(*runs, strict=True)
+        table.append(f"| {label} | {mean_and_spread(bits, 3)} | {mean_and_spread(accuracies, 1)} | {len(runs)} |")
     return table
 
 
-def mean_and_spread(values: list[float], digits: int) -> str:
+def mean_and_spread(values: Sequence[float], digits: int) -> str:
     """`3.512 ± 0.004`, the sample's standard deviation; a single value has none."""
-    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.{digits}f}{spread}"
+    spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{spread}"
 
 
-def draw(path: Path, results: dict[str, list[dict]]) -> None:
+def draw(path: Path, results: Results) -> None:
     """A row for each setting: its seeds as points, their mean as a stroke; bits at the left, accuracy at the right."""
     import matplotlib.pyplot as plt
 
@@ -211,12 +184,12 @@ def draw(path: Path, results: dict[str, list[dict]]) -> None:
     with plt.rc_context():
         style()
         figure, axes = plt.subplots(1, 2, sharey=True, figsize=(9, 1.1 + 0.3 * len(results)))
-        labels = ("validation bits per dimension", "accuracy, %")
-        for axis, colour, (key, scale), label in zip(axes, PALETTE, KEYS.items(), labels, strict=False):
-            for row, lines in enumerate(results.values()):
-                values = [scale * line[key] for line in lines]
-                axis.plot(values, [row] * len(values), "o", color=colour, alpha=0.7, markersize=5)
-                axis.plot(statistics.mean(values), row, "|", color="black", markersize=13)
+        for column, label in enumerate(("validation bits per dimension", "accuracy, %")):
+            axis = axes[column]
+            for row, runs in enumerate(results.values()):
+                values = [run[column] for run in runs]
+                axis.plot(values, [row] * len(values), "o", color=PALETTE[column], alpha=0.7, markersize=5)
+                axis.plot(np.mean(values), row, "|", color="black", markersize=13)
             axis.set_xlabel(label)
             axis.grid(axis="x", alpha=0.3)
         axes[0].set_yticks(range(len(results)), results)

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 MODEL = ("mixture", "layers", "fusion", "model", "device", "cartoons", "data", "checkpoints", "figures", "sampling")
 MODEL += ("classify", "muon", "training")
 MOST_LINES = {"utils": 350, "kit": 300, "kit/__main__.py": 120, "kit/wandb_log.py": 140}
-MOST_LINES_IN_ALL = {"utils": 2_000, "kit": 2_600}
+MOST_LINES_IN_ALL = {"utils": 2_000, "kit": 3_050}
 NOT_COUNTED = ("utils/__init__.py", "utils/__main__.py", "utils/muon.py", "kit/widgets", "kit/exercises")
 
 
