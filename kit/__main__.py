@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         complain("error: " + " ".join(str(error).split()))
         return 2
     except ModuleNotFoundError as error:  # a platform's own image may lack one that only some commands need
-        complain(f"error: package {error.name!r} is missing: pip install -r requirements.txt")
+        complain(f"error: package {str(error.name).partition('.')[0]!r} is missing: pip install -r requirements.txt")
         return 2
     except Diverged as error:
         complain(f"error: {error}")

@@ -37,10 +37,12 @@ class Classifier:
     mirror: bool = False
     ensemble: tuple[str, ...] = ()
 
-    def load(self) -> list[ConditionalPixelCNN]:
+    def load(self, calibrate: int = 0) -> list[ConditionalPixelCNN]:
         """`checkpoint` and what is averaged with it, when all that shapes a classification is known to be good."""
         if self.batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, not {self.batch_size}")
+        if calibrate < 0:
+            raise UsageError(f"--calibrate must not be negative, not {calibrate}")
         device = pick_device(self.device)
         models = [load_model(name, device) for name in (self.checkpoint, *self.ensemble)]
         for name, other in zip(self.ensemble, models[1:], strict=True):

@@ -10,6 +10,7 @@ import inspect
 import os
 import pprint
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -30,7 +31,12 @@ PER_CLASS = 25
 
 
 def export(
-    model: ConditionalPixelCNN, folder: str | Path, checkpoint: str, per_class=PER_CLASS, seed=0, on_row=None
+    model: ConditionalPixelCNN,
+    folder: str | Path,
+    checkpoint: str,
+    per_class: int = PER_CLASS,
+    seed: int = 0,
+    on_row: Callable[[int, torch.Tensor], object] | None = None,
 ) -> None:
     """Lays the folder, new or empty, down, whole or not at all: the model, which came from `checkpoint`, and samples,
     `per_class` of each class. `on_row` is called as `sampling.generate` does.

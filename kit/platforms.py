@@ -1,6 +1,7 @@
 """Laptop, Kaggle or Colab: which one this is, where its folders are, and what they hold."""
 
 import contextlib
+import netrc
 import os
 import platform
 import shutil
@@ -54,6 +55,17 @@ def runs_folder() -> Path:
 def runs_will_vanish() -> bool:
     """Whether runs are lost with this machine: on Colab without Drive."""
     return platform_name() == "colab" and not COLAB_DRIVE.is_dir() and "PIXELCNN_RUNS" not in os.environ
+
+
+def password_in_netrc(hosts: list[str]) -> str | None:
+    """The password for the first of the hosts that $NETRC, ~/.netrc or ~/_netrc knows."""
+    given = os.environ.get("NETRC")
+    for path in [given] if given else ["~/.netrc", "~/_netrc"]:
+        with contextlib.suppress(OSError, netrc.NetrcParseError):
+            file = netrc.netrc(os.path.expanduser(path))
+            for login in filter(None, map(file.authenticators, hosts)):
+                return login[2]
+    return None
 
 
 def secret(name: str) -> str | None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from utils import UsageError, checkpoints, classify, data, device, figures, mixture, sampling
 from utils.model import ConditionalPixelCNN
 
-from .platforms import KIT, find_root, find_weights, load_model, machine
+from .platforms import KIT, find_weights, load_model, load_pictures, machine
 from .runs import RunConfig, best_epoch, read_config, read_metrics
 from .scores import wilson_interval
 from .widgets.base import captioned, to_png
@@ -75,9 +75,7 @@ def examine(
             raise UsageError(f"{name} does not say which data set it is for: choose one with --dataset")
         dataset = config.dataset if config else checkpoints.SHIPPED[name]
         data_root = data_root or (config.data_root if config else None)
-    pictures = data.load_split(dataset, split, find_root(dataset, data_root), model.config.image_size)
-    if len(pictures.classes) != model.config.num_classes:
-        raise UsageError(f"{dataset} has {len(pictures.classes)} classes, {name} knows {model.config.num_classes}")
+    pictures = load_pictures(dataset, split, data_root, model.config, name)
     known = (pictures.labels != data.UNKNOWN).nonzero().flatten()
     if not len(known):
         raise UsageError(f"no label of {dataset}'s {split} split is known: report on another --split")

@@ -3,7 +3,6 @@
 import math
 
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 
 from utils import classify, mixture
@@ -15,6 +14,8 @@ from .distributed import say
 
 def wilson_interval(hits: int, count: int) -> tuple[float, float]:
     """The 95 % interval for the share of hits among `count` pictures, at least 1 (Wilson, JASA 22, 1927)."""
+    from scipy.stats import binomtest
+
     interval = binomtest(hits, count).proportion_ci(method="wilson")
     return interval.low, interval.high
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from utils import UsageError, checkpoints
 
@@ -23,6 +22,8 @@ Results = dict[str, list[np.ndarray]]  # for each setting its runs: (validation 
 
 def read_grid(path: str | Path) -> dict[str, list]:
     """The parameters of a sweep file and the values of each. Raises UsageError for anything but a grid."""
+    import yaml
+
     try:
         sweep = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -121,6 +122,8 @@ def run(path: str | Path, settings_of: Callable[[list[str]], dict], limit: int |
 def run_child(command: list[str], stop: StopRequest) -> int:
     """Its exit status. When this process is asked to stop, the child is asked too: it saves and ends, at the second
     time at once. It has a session of its own, because a terminal's Ctrl-C would else reach it twice."""
+    if stop.reason():  # between two points
+        return 130
     child = subprocess.Popen(command, cwd=KIT, start_new_session=True)
     asked = False
     while True:

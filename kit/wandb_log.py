@@ -9,18 +9,20 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from utils import UsageError
 from utils.checkpoints import write_atomically
 from utils.classify import Scores
 
-from .platforms import secret
+from .platforms import password_in_netrc, secret
 
 MODES = ("auto", "online", "offline", "off")
 KEY = "WANDB_API_KEY"
-SERVERS = ("https://api.wandb.ai", "https://api.forge.coreweave.com")  # W&B moved in 2026; keys are filed under either
+HOSTS = ["api.wandb.ai", "api.forge.coreweave.com"]  # W&B moved in 2026; keys are filed under either
 START_SECONDS, FINISH_SECONDS = 15.0, 60.0  # the longest that a run waits for W&B at its start and at its end
-PRIVATE = {"save_code": False, "disable_git": True, "disable_job_creation": True}  # a diff is code too
+# a diff is code too
+QUIET = {"silent": True, "console": "off", "save_code": False, "disable_git": True, "disable_job_creation": True}
 
 
 def wandb_key() -> str | None:
@@ -28,12 +30,9 @@ def wandb_key() -> str | None:
     first two only, so a secret is put into this process's environment for it."""
     if os.environ.get(KEY):
         return os.environ[KEY]
-    from requests.utils import get_netrc_auth
-
-    own_server = os.environ.get("WANDB_BASE_URL")
-    for server in (own_server,) if own_server else SERVERS:
-        if login := get_netrc_auth(server):
-            return login[1]
+    own_server = os.environ.get("WANDB_BASE_URL")  # a key is filed under its host and port
+    if found := password_in_netrc([urlsplit(own_server).netloc] if own_server else HOSTS):
+        return found
     if found := secret(KEY):
         os.environ[KEY] = found
     return found
@@ -48,10 +47,8 @@ def resolve_mode(mode: str) -> str:
     if not asked:
         by_environment = {"offline": "offline", "dryrun": "offline", "disabled": "off"}
         mode = by_environment.get(os.environ.get("WANDB_MODE", ""), "online" if wandb_key() else "off")
-    if mode == "off":
-        return mode
     package = importlib.util.find_spec("wandb")
-    if package is None or package.origin is None:  # without an origin it is a folder of runs, not the package
+    if mode != "off" and (package is None or package.origin is None):  # without an origin it is a folder of runs
         if asked:
             raise UsageError(f"W&B mode {mode!r} needs a package that is not installed: pip install wandb")
         print("note: no logging to W&B: its package is not installed (pip install wandb)", file=sys.stderr)
@@ -93,7 +90,7 @@ class Tracker:
         import wandb
 
         self.wandb: Any = wandb
-        settings: dict[str, Any] = {"silent": True, "console": "off", "init_timeout": START_SECONDS} | PRIVATE
+        settings: dict[str, Any] = QUIET | {"init_timeout": START_SECONDS}
         settings["login_timeout"] = 1.0  # of a prompt, should wandb not find the key that we found
         if hasattr(wandb.Settings(), "finish_timeout"):  # releases before 0.27 cannot limit the wait at the end
             settings |= {"finish_timeout": FINISH_SECONDS, "finish_timeout_raises": True}
@@ -114,13 +111,12 @@ class Tracker:
     @_never_fatal
     def log(self, line: dict, scores: Scores | None = None) -> None:
         """A line of metrics.jsonl, with its `step`, and the confusion matrix."""
-        values = dict(line)
         if scores and scores.count:
             cells, counts = scores.confusion.nonzero(), scores.confusion[scores.confusion > 0]
-            truth, taken_for = cells.repeat_interleave(counts, dim=0).T.tolist()  # (count,) each
-            matrix = self.wandb.plot.confusion_matrix
-            values["confusion"] = matrix(None, truth, taken_for, [*self.class_names], "Validation")
-        self.run.log(values)
+            both = cells.repeat_interleave(counts, dim=0).T.tolist()  # truth and what it was taken for, (count,) each
+            chart = self.wandb.plot.confusion_matrix(None, *both, [*self.class_names], title="Validation")
+            line = line | {"confusion": chart}
+        self.run.log(line)
 
     @_never_fatal
     def gallery(self, path: Path, step: int) -> None:

@@ -44,12 +44,13 @@ elif root in attached:  # read-only: work in a copy
 sys.path.insert(0, str(root))
 for name in [name for name in sys.modules if name.partition(".")[0] in ("utils", "kit")]:
     del sys.modules[name]  # another package of that name
-for module in ["safetensors", "tqdm", "matplotlib", "ipywidgets"]:
+for module in ["safetensors", "tqdm", "matplotlib", "ipywidgets", "scipy"]:
     if importlib.util.find_spec(module) is None:
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", module], check=True)
-import utils
+import kit, utils
 
-assert Path(utils.__file__).parent == root / "utils", f"another package called utils comes first: {{utils.__file__}}"
+for package in (utils, kit):
+    assert Path(package.__file__).parents[1] == root, f"another package of that name comes first: {{package.__file__}}"
 %matplotlib inline"""
 
 

@@ -18,6 +18,7 @@ from scipy.stats import binomtest
 
 from kit.__main__ import COMMANDS, build_parser, main
 from kit.commands import Parser, add_flags, call
+from kit.commands.generate import read_classes
 from kit.wandb_log import MODES
 from utils import UsageError, checkpoints
 from utils.data import DATASETS
@@ -87,7 +88,9 @@ def test_flags_are_what_a_signature_says(capsys):
 
         kind: str = "plain"
 
-    def command(first: str, /, needed: str, options: Options, yes: bool = False, again: tuple[str, ...] = ()) -> None:
+    def command(
+        first: str, /, needed: str, options: Options, yes: bool = False, again: tuple[str, ...] = (), times: int = 0
+    ) -> None:
         """Do it.
 
         Args:
@@ -95,6 +98,7 @@ def test_flags_are_what_a_signature_says(capsys):
             needed: 5 % of `all`.
             yes: or no.
             again: and again.
+            times: how often.
 
         Raises:
             needed: never.
@@ -110,6 +114,7 @@ def test_flags_are_what_a_signature_says(capsys):
     with pytest.raises(UsageError, match="required: --needed"):
         parser.parse_args(["7"])
     said = " ".join(parser.format_help().split())
+    assert "--times N how often. (default: 0)" in said
     assert "what it is, on two lines. (default: plain)" in said and "5 % of all." in said and "never" not in said
 
 
@@ -123,6 +128,16 @@ def test_the_old_command_says_where_it_went():
 def test_a_missing_package_is_named(capsys, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "pooch", None)
     assert_refused(capsys, ["data", "cpen455", "--root", tmp_path / "new"], "package 'pooch' is missing: pip install")
+    (tmp_path / "s.yaml").touch()
+    for absent, command in (("scipy", ["demo", *TINY, "--epochs", "1", "--train-limit", "8"]), ("yaml", ["sweep"])):
+        code = f"import sys; sys.modules[{absent!r}] = sys.modules[{absent + '.stats'!r}] = None; "
+        code += "from kit.__main__ import main; sys.exit(main(sys.argv[1:]))"
+        words = {"demo": command, "sweep": ["sweep", str(tmp_path / "s.yaml")]}[command[0]]
+        for given, status in ((words, 2), (["--help"], 0)):  # only the command that needs it
+            start = [sys.executable, "-c", code, *given]
+            done = subprocess.run(start, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+            assert done.returncode == status, done.stderr
+            assert (f"package '{absent}' is missing" in done.stderr) == bool(status)
 
 
 def test_demo(runs, capsys):
@@ -204,6 +219,7 @@ def test_generate(weights, tmp_path, capsys):
     assert content["a"] == content["b"] != content["c"]
     assert main([*flags, "--out", str(tmp_path / "d"), "--classes", "light"]) == 0
     assert sorted(p.name[:6] for p in (tmp_path / "d").glob("Class*")) == ["Class1", "Class1"]
+    assert read_classes("1,a", ("1", "a")) == [1, 1], "a number is a label, whatever the classes are called"
 
 
 def test_classify(weights, picture_folder, capsys):

@@ -1,6 +1,7 @@
 """Sweeps: the grid as W&B makes it, runs that go on where they were left, and a table that says what they came to."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ from kit import sweep
 from kit.__main__ import build_parser, main
 from kit.commands import given, spelled_our_way
 from kit.commands.train import name_by_wandbs_agent
-from kit.runs import run_configs
+from kit.runs import StopRequest, run_configs
 from utils.fusion import SITES, parse_sites
 
 REPOSITORY = Path(__file__).parents[1]
@@ -212,3 +213,9 @@ def test_mean_and_spread():
     deviation = (sum((v - sum(values) / 3) ** 2 for v in values) / 2) ** 0.5
     assert sweep.mean_and_spread(values, 3) == f"{sum(values) / 3:.3f} ± {deviation:.3f}"
     assert sweep.mean_and_spread([2.0], 1) == "2.0" and statistics.stdev([1, 3]) == pytest.approx(2**0.5)
+
+
+def test_asked_to_stop_between_two_points_no_other_begins():
+    with StopRequest(math.inf) as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert sweep.run_child(["a command that is not there"], stop) == 130

@@ -204,6 +204,9 @@ def test_a_key_in_netrc(tmp_path, monkeypatch, host):
     assert wandb_key() == KEY and "WANDB_API_KEY" not in os.environ
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")  # another server, another key
     assert wandb_key() is None
+    monkeypatch.setenv("WANDB_BASE_URL", "http://localhost:8080")
+    (tmp_path / "netrc").write_text(f"machine localhost:8080\n  login user\n  password {KEY[::-1]}\n")
+    assert wandb_key() == KEY[::-1]
     (tmp_path / "netrc").write_text("machine\n")
     assert wandb_key() is None
 

@@ -9,6 +9,7 @@ What `--help` says of a flag is what the docstring of the function, or of the cl
 
 import argparse
 import dataclasses
+import functools
 import inspect
 import re
 import typing
@@ -42,6 +43,7 @@ def spelled_our_way(argument: str) -> str:
     return flag + equals + value
 
 
+@functools.cache
 def documented(thing) -> dict[str, str]:
     """The sentences under `Args:` of its docstring, of a class also those of its bases."""
     sentences: dict[str, str] = {}
@@ -86,7 +88,7 @@ def add_flags(parser: argparse.ArgumentParser, command: Callable) -> None:
 def add_flag(parser: argparse.ArgumentParser, name: str, kind, default, sentence: str) -> None:
     """A flag of this type, required if it has no default."""
     required = default in (inspect.Parameter.empty, dataclasses.MISSING)
-    if not required and default not in (None, "", (), False, argparse.SUPPRESS):
+    if not required and default not in (None, "", (), argparse.SUPPRESS) and default is not False:
         sentence += f" (default: {default})"
     several = default == ()
     kind = next((part for part in typing.get_args(kind) if part is not type(None)), kind)  # of `int | None`

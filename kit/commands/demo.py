@@ -5,11 +5,11 @@ import time
 from pathlib import Path
 
 from utils.checkpoints import load_model
-from utils.data import load_split, number_of_classes
+from utils.data import number_of_classes
 from utils.device import pick_device
 
 from ..classifier import Classifier
-from ..platforms import KIT, find_root, runs_folder
+from ..platforms import KIT, find_root, load_pictures, runs_folder
 from ..runs import run_configs
 from ..scores import report
 from ..train import draw_gallery, train
@@ -32,7 +32,7 @@ def run(**given) -> None:
     model = load_model(folder / "last.safetensors", device)
 
     print("\nclassifying the test split, by the class under which a picture is likeliest", flush=True)
-    test = load_split(dataset, "test", root, model_config.image_size)
+    test = load_pictures(dataset, "test", root, model_config, "the model")
     fastest = Classifier(DEMO_RUN, precision="auto")
     (nats,) = fastest.log_likelihoods([model], test.tensors()[0])
     report(nats, nats, test, model, "test split", "this run's averaged weights")

@@ -1,5 +1,3 @@
-from utils import UsageError
-
 from ..classifier import Classifier
 from ..scores import report
 
@@ -19,14 +17,8 @@ def run(
         split: `train`, `validation` or `test`.
         calibrate: fit temperature and class biases on the last N training pictures; 0 fits none.
     """
-    check_calibrate(calibrate)
-    models = options.load()
+    models = options.load(calibrate)
     pictures = options.pictures(models, dataset, split, data_root)
     nats = options.log_likelihoods(models, pictures.tensors()[0])
     log_p, how = options.judge(models, nats, dataset, data_root, calibrate)
     report(nats[0], log_p, pictures, models[0], f"{dataset} {split} split", how)
-
-
-def check_calibrate(calibrate: int) -> None:
-    if calibrate < 0:
-        raise UsageError(f"--calibrate must not be negative, not {calibrate}")

@@ -47,8 +47,8 @@ def run(
 def read_classes(text: str | None, class_names: tuple[str, ...]) -> list[int]:
     if text is None:
         return list(range(len(class_names)))
-    known = {str(label): label for label in range(len(class_names))}
-    known |= {name: label for label, name in enumerate(class_names)}
+    known = {name: label for label, name in enumerate(class_names)}
+    known |= {str(label): label for label in range(len(class_names))}
     for name in text.split(","):
         if name not in known:
             raise UsageError(f"unknown class {name!r}: choose from {', '.join(class_names)}")
