@@ -77,7 +77,7 @@ class Classifier:
         with tqdm(total=total, leave=False, disable=True if distributed.rank() else None) as bar:
             how = (self.batch_size, precision, bar.update)
             every = [distributed.class_log_likelihoods(model, view, *how) for model in models for view in views]
-        return torch.stack(every).double().cpu()
+        return torch.stack(every).cpu().double()
 
     def judge(
         self, models: list[ConditionalPixelCNN], nats: Tensor, dataset: str, root: str | None, calibrate: int

@@ -82,7 +82,7 @@ def examine(
     x, y = (part[known] for part in pictures.tensors())
 
     begun = time.perf_counter()
-    nats = classify.class_log_likelihoods(model, x).double().cpu()
+    nats = classify.class_log_likelihoods(model, x).cpu().double()
     classified = time.perf_counter()
     labels = torch.arange(model.config.num_classes).repeat_interleave(DRAWN)
     drawn = sampling.generate(model, labels, generator=torch.Generator().manual_seed(0)).float().cpu()

@@ -2,12 +2,14 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import os
 import re
 import shutil
 import signal
+import statistics
 import tempfile
 import threading
 import time
@@ -114,29 +116,60 @@ class StopRequest:
             signal.signal(number, handler)
 
 
+class Stopwatch:
+    """In the place of a `StopRequest`: times batches of the loop itself, and stops it when it has seen enough."""
+
+    WARM_UP, ENOUGH = 3, 20  # batches: in the first ones kernels are loaded, chosen, compiled
+
+    def __init__(self):
+        self.times = [time.perf_counter()]
+
+    def reason(self) -> str:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.times.append(time.perf_counter())
+        warm = self.times[self.WARM_UP :]
+        return "measured" if len(warm) > self.ENOUGH or (len(warm) > 4 and warm[-1] - warm[0] > 10) else ""
+
+    def seconds_a_batch(self) -> float:
+        warm = self.times[self.WARM_UP :] if len(self.times) > self.WARM_UP + 1 else self.times
+        return statistics.median(after - before for before, after in itertools.pairwise(warm))
+
+
 class RunState:
     """All that a run needs to go on as if nothing had happened, at any batch of any epoch.
 
     No generator is among it: order, flips and dropout follow from the seed and the step.
     """
 
+    PARTS, NUMBERS = ("model", "averaged", "optimizer", "scaler"), ("epoch", "batch", "total", "skipped", "best")
+
     def __init__(self, model, averaged, optimizer, scaler):
         self.model, self.averaged, self.optimizer, self.scaler = model, averaged, optimizer, scaler
         self.epoch, self.batch = 0, 0  # done so far; batches in the epoch under way
         self.total = 0.0  # the loss of those batches, summed over pictures
+        self.skipped = 0  # steps of that epoch whose gradient overflowed in float16
         self.best = math.inf
         self.seconds_saving = 0.0
 
     def save(self, folder: Path) -> None:
         """Writes last.pt; the one before stays as previous.pt."""
         started = time.perf_counter()
-        state = {name: getattr(self, name) for name in ("epoch", "batch", "total", "best")}
-        for name in ("model", "averaged", "optimizer", "scaler"):
-            state[name] = getattr(self, name).state_dict()
         if (folder / "last.pt").exists():
             checkpoints.write_atomically(folder / "previous.pt", lambda copy: _link(folder / "last.pt", copy))
-        save_state(state, folder / "last.pt")
+        save_state(self.state_dict(), folder / "last.pt")
         self.seconds_saving = time.perf_counter() - started
+
+    def state_dict(self) -> dict:
+        parts = {name: getattr(self, name).state_dict() for name in self.PARTS}
+        return parts | {name: getattr(self, name) for name in self.NUMBERS}
+
+    def load_state_dict(self, state: dict) -> None:
+        for name in self.PARTS:
+            if state[name]:  # no scaler's, from a run in float32 that goes on in float16: a new one begins
+                getattr(self, name).load_state_dict(state[name])
+        for name in self.NUMBERS:
+            setattr(self, name, state[name])
 
     def load(self, folder: Path) -> None:
         """Reads last.pt, or previous.pt where it is damaged. Raises UsageError if both are missing or damaged, or of
@@ -149,9 +182,7 @@ class RunState:
             print(f"note: {damage}; going on from previous.pt")
             state = load_state(folder / "previous.pt")
         try:
-            for name in ("model", "averaged", "optimizer", "scaler"):
-                getattr(self, name).load_state_dict(state[name])
-            self.epoch, self.batch, self.total, self.best = (state[n] for n in ("epoch", "batch", "total", "best"))
+            self.load_state_dict({"skipped": 0} | state)  # older files do not count them
         except (KeyError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise UsageError(f"the run's last.pt does not fit its config.json ({reason})") from None
@@ -171,6 +202,14 @@ def load_state(path: str | Path) -> dict:
     except Exception as error:  # torch.load has no common class for damaged files
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UsageError(f"{path} cannot be read as training state: {reason}") from None
+
+
+def forget_state(folder: Path) -> None:
+    """Takes away what `RunState.save` wrote, and the folder if nothing else is in it."""
+    for name in ("last.pt", "previous.pt"):
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _link(file: Path, copy: Path) -> None:

@@ -36,6 +36,7 @@ def train(
     run: str | Path,
     resume: bool = False,
     on_epoch: Callable[[dict], None] | None = None,
+    minutes: float = 0,
 ) -> Path:
     """Trains, validates each epoch, and leaves everything in the run's folder.
 
@@ -43,16 +44,19 @@ def train(
         run: a name under checkpoints/runs/, or a folder.
         resume: go on from the folder's `last.pt`.
         on_epoch: called with each line of `metrics.jsonl` as a dict.
+        minutes: if not 0, a new run gets as many epochs, instead of the config's, as end within so many minutes.
 
     Returns:
         the run's folder: config.json, metrics.jsonl, last.pt, last.safetensors and best.safetensors (averaged
         weights; best by validation bits per dimension), gallery.png when sampled.
 
     Raises:
-        UsageError: bad input, a run that exists already, none to resume, one that another process trains.
+        UsageError: bad input, a run that exists already, none to resume, one that another process trains, too few
+            minutes for an epoch.
         Diverged: the loss became NaN or infinite; the checkpoints are those of the last good epoch.
         Stopped: Ctrl-C, SIGTERM or the time limit; last.pt holds the very batch it stopped at.
     """
+    begun = time.perf_counter()
     first = distributed.rank() == 0  # the process that writes
     if first:
         find_run(run)  # copies it where it must
@@ -93,7 +97,9 @@ def train(
     if config.compile:
         forward = torch.compile(forward, dynamic=False)
 
-    values = {"model": model_config.to_dict(), "train": asdict(config)}
+    rest_of_epoch = functools.partial(_train_epoch, run_state, forward, images, labels, precision, folder)
+    log_likelihoods = distributed.class_log_likelihoods
+    validate = functools.partial(training.validate, averaged, precision=precision, log_likelihoods=log_likelihoods)
     steps_per_epoch = math.ceil(len(labels) / config.batch_size)
     distributed.wait()  # all have read before one writes
     with contextlib.ExitStack() as at_the_end:
@@ -102,6 +108,12 @@ def train(
             for left_over in folder.glob(".*.tmp"):  # of a process that was killed while it saved
                 left_over.unlink()
             runs.keep_metrics(folder, run_state.epoch)
+        if minutes and not resume:
+            parts = (rest_of_epoch, steps_per_epoch, lambda few: validate(validation_set.first(few)))
+            epochs = _epochs_before(begun + 60 * minutes, *parts, len(validation_set), run_state, config, folder)
+            config = replace(config, epochs=epochs)
+        values = {"model": model_config.to_dict(), "train": asdict(config)}
+        if first:
             runs.write_config(folder, values)
         tracker = wandb_log.Tracker(mode, folder, values, train_set.classes)
         stop = at_the_end.enter_context(StopRequest(runs.seconds_of(config.time_limit)))
@@ -109,19 +121,19 @@ def train(
         while run_state.epoch < config.epochs:
             started = time.perf_counter()
             first_batch = run_state.batch
-            train_bpd = _train_epoch(run_state, forward, images, labels, config, precision, stop, folder)
+            train_bpd = rest_of_epoch(config, stop)
             seconds = time.perf_counter() - started
-            validation_bpd, scores = training.validate(
-                averaged, validation_set, precision, distributed.class_log_likelihoods
-            )
+            validation_bpd, scores = validate(validation_set)
             if not math.isfinite(validation_bpd):
                 raise Diverged(f"validation loss became {validation_bpd} in epoch {run_state.epoch + 1}")
+            skipped, run_state.skipped = run_state.skipped, 0
             run_state.epoch, run_state.batch, run_state.total = run_state.epoch + 1, 0, 0.0
             step = run_state.epoch * steps_per_epoch
             line = {
                 "epoch": run_state.epoch,
                 "step": step,
                 "lr": training.learning_rate(config, step - 1, steps_per_epoch),
+                "skipped_steps": skipped,  # their gradients overflowed in float16
                 "train_bpd": round(train_bpd, 5),
                 "validation_bpd": round(validation_bpd, 5),
                 "validation_accuracy": round(scores.accuracy, 5),
@@ -155,7 +167,7 @@ def train(
     return folder
 
 
-def _train_epoch(run_state, forward, images, labels, config, precision, stop, folder) -> float:
+def _train_epoch(run_state, forward, images, labels, precision, folder, config, stop) -> float:
     """The rest of an epoch; -> mean bits per dimension over all of it. Order, flips and shifts follow from
     (seed, epoch)."""
     device, epoch = images.device, run_state.epoch
@@ -188,11 +200,14 @@ def _train_epoch(run_state, forward, images, labels, config, precision, stop, fo
             group["lr"] = lr * group.get("relative_lr", 1.0)
         runs.seed_step(config.seed, step, rank)
         count = len(batches[i]) / nr_processes  # gradients are averaged over the processes
-        scaler = run_state.scaler
+        scaler, scale = run_state.scaler, run_state.scaler.get_scale()
         bits = training.train_step(
             forward, x, y, run_state.optimizer, scaler, precision, config.grad_clip, loss_of, count
         )
-        training.update_average(run_state.averaged, run_state.model, config.ema_decay, step)
+        if scaler.get_scale() < scale:  # the gradient overflowed in float16: the scaler has skipped the step
+            run_state.skipped += 1
+        else:
+            training.update_average(run_state.averaged, run_state.model, config.ema_decay, step)
 
         total += bits * count
         run_state.batch = i + 1
@@ -203,7 +218,7 @@ def _train_epoch(run_state, forward, images, labels, config, precision, stop, fo
             if not math.isfinite(total_of_all):
                 cure = "the last good checkpoint is kept. Try a smaller --lr or --adam-lr, or --grad-clip 1"
                 raise Diverged(f"the loss became NaN or infinite in epoch {epoch + 1}; {cure}")
-            bar.set_postfix(bpd=f"{bits.item():.3f}")
+            bar.set_postfix(bpd=f"{bits.item():.3f}", **({"skipped": run_state.skipped} if run_state.skipped else {}))
         if stopping:
             run_state.total = total_of_all
             if not rank:
@@ -211,6 +226,38 @@ def _train_epoch(run_state, forward, images, labels, config, precision, stop, fo
             reason = stop.reason() or "another process was asked"
             raise Stopped(f"{reason} in epoch {epoch + 1}, after {run_state.batch} of {len(batches)} batches")
     return total_of_all / len(labels)
+
+
+def _epochs_before(
+    end: float, rest_of_epoch: Callable, steps: int, validate: Callable, nr_validated: int, run_state, config, folder
+) -> int:
+    """How many epochs end by that `time.perf_counter()`, validation, saving and galleries included. It trains for a
+    moment to know, and leaves the run as it was."""
+    before, watch = copy.deepcopy(run_state.state_dict()), runs.Stopwatch()
+    with contextlib.suppress(Stopped):
+        rest_of_epoch(config, watch)
+    run_state.load_state_dict(before)
+
+    def timed(work: Callable, *args) -> float:
+        started = time.perf_counter()
+        work(*args)
+        return time.perf_counter() - started
+
+    few = min(32 * distributed.size(), nr_validated)
+    validate(distributed.size())  # warms up
+    epoch = watch.seconds_a_batch() * steps + timed(validate, few) * nr_validated / few
+    if config.sample_every:
+        drawn = torch.arange(run_state.model.config.num_classes).repeat_interleave(8)
+        epoch += timed(distributed.generate, run_state.averaged, drawn, config.seed) / config.sample_every
+    if not distributed.rank():
+        epoch += timed(run_state.save, folder) / config.checkpoint_every
+        runs.forget_state(folder)
+    fitting = 0.95 * (end - time.perf_counter()) / epoch
+    fitting = int(distributed.total(torch.tensor(0.0 if distributed.rank() else fitting)))
+    if fitting < 1:
+        raise UsageError(f"an epoch takes about {epoch / 60:.2f} minutes: give more --minutes, or a --train-limit")
+    distributed.say(f"an epoch takes about {epoch / 60:.2f} minutes here: {fitting} fit")
+    return fitting
 
 
 def _rough_fid(model: ConditionalPixelCNN, validation_set: ImageDataset, seed: int, per_class: int = 25) -> dict:

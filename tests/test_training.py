@@ -17,8 +17,9 @@ from conftest import ALL_AT_ONCE, TIMING, random_pictures, small_model, tiny
 from safetensors.torch import load_file
 
 from kit import fid, wandb_log
+from kit.commands.demo import print_epoch
 from kit.platforms import KIT
-from kit.runs import RunConfig, read_config, run_configs
+from kit.runs import RunConfig, Stopped, read_config, run_configs
 from kit.train import Diverged, train
 from utils import UsageError, checkpoints, mixture, training
 from utils.classify import class_log_likelihoods
@@ -404,3 +405,75 @@ def test_unlabelled_training_pictures_are_refused(course_data, tmp_path):
     with pytest.raises(UsageError, match="without a label"):
         train(*run_configs("starter", 4, dataset="cpen455", data_root=str(course_data)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("first,then", [("float32", "float16"), ("bfloat16", "float16"), ("float16", "float32")])
+def test_a_run_goes_on_where_auto_is_another_precision(picture_folder, tmp_path, monkeypatch, first, then):
+    """Begun on a laptop, resumed on a T4, whose `auto` is float16: only there a gradient is scaled."""
+    monkeypatch.setattr("kit.train.pick_precision", lambda *_: getattr(torch, first))
+    model_config, config = tiny(picture_folder, epochs=1)
+    folder = train(model_config, config, tmp_path / "run")
+    monkeypatch.setattr("kit.train.pick_precision", lambda *_: getattr(torch, then))
+    train(model_config, replace(config, epochs=2), folder, resume=True)
+    assert [line["epoch"] for line in metrics(folder)] == [1, 2]
+    scaler = torch.load(folder / "last.pt", weights_only=True)["scaler"]
+    assert scaler == ({} if then == "float32" else torch.amp.GradScaler("cpu").state_dict() | {"_growth_tracker": 1})
+
+
+class TooEager(torch.amp.GradScaler):
+    """Begins with a scale at which float16 overflows: that is halved until it does not."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs | {"init_scale": 2.0**34})
+
+
+def test_a_step_that_overflows_in_float16_is_skipped_and_counted(picture_folder, tmp_path, monkeypatch, capsys):
+    averaged = []
+    update_average = training.update_average
+    monkeypatch.setattr(training, "update_average", lambda *args: (averaged.append(args[3]), update_average(*args)))
+    monkeypatch.setattr(torch.amp, "GradScaler", TooEager)
+    configs = tiny(picture_folder, precision="float16", epochs=3, **ALL_AT_ONCE | {"batch_size": 1})
+    whole = train(*configs, tmp_path / "whole", on_epoch=print_epoch)
+    skipped = [line["skipped_steps"] for line in metrics(whole)]
+    state = torch.load(whole / "last.pt", weights_only=True)
+    assert skipped[0] >= 3 and state["scaler"]["scale"] == 2.0 ** (34 - sum(skipped))
+    assert len(set(averaged)) == 36 - sum(skipped) > 0 and not set(averaged) & {0, 1, 2}
+    steps = {float(each["step"]) for each in state["optimizer"]["state"].values()}
+    assert steps == {36.0 - sum(skipped)}, "the optimiser has not counted them either"
+    assert f"{skipped[0]} steps skipped: float16 overflowed\n" in capsys.readouterr().out
+
+    class StopAt:  # in the middle of the epoch that skips
+        def __init__(self, _limit):
+            self.looks = 0
+
+        def reason(self) -> str:
+            self.looks += 1
+            return "enough" if self.looks == 3 else ""
+
+        __enter__, __exit__ = (lambda self: self), (lambda *_: None)
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr("kit.train.StopRequest", StopAt)
+        train(*configs, tmp_path / "parts")
+    assert torch.load(tmp_path / "parts" / "last.pt", weights_only=True)["skipped"] == 3
+    parts = train(*configs, tmp_path / "parts", resume=True)
+    assert [line["skipped_steps"] for line in metrics(parts)] == skipped
+    assert (whole / "last.safetensors").read_bytes() == (parts / "last.safetensors").read_bytes()
+
+
+def test_under_float16_the_loss_the_mixture_and_the_class_tables_are_float32():
+    model = small_model(torch.float32, fusion="all")
+    x, y = random_pictures(4, dtype=torch.float32), torch.tensor([0, 1, 2, 0])
+    exact = mixture.log_prob(model.double()(x.double(), y), x.double())
+    model.float()
+    with torch.autocast("cpu", torch.float16):
+        params = model(x, y)
+        losses, bits = training.generative_loss(model, x, y)
+        hybrid, _ = training.hybrid_loss(model, x, y, 3, 0.02)
+    assert params.dtype == mixture.unpack(params).log_scales.dtype == torch.float32
+    assert losses.dtype == bits.dtype == hybrid.dtype == torch.float32
+    assert torch.allclose(mixture.log_prob(params, x), exact.float(), rtol=0.01)
+    losses.sum().backward()
+    tables = dict(model.fusion.maps.named_parameters())
+    assert len(tables) > 5 and all(t.dtype == t.grad.dtype == torch.float32 for t in tables.values())
+    assert all(bool(t.grad.isfinite().all()) and bool(t.grad.any()) for t in tables.values())

@@ -110,8 +110,8 @@ def score(predictions: Tensor, labels: Tensor, num_classes: int) -> Scores:
 
 def calibration_curve(posterior: Tensor, labels: Tensor, nr_bins: int = 10) -> list[tuple[float, float, int]]:
     """(mean confidence, accuracy, count) of each bin of confidence that holds pictures. posterior: (N, C)."""
-    confidence, predictions = posterior.max(dim=1)
-    right = (predictions == labels).double()
+    confidence, predictions = posterior.cpu().max(dim=1)
+    right = (predictions == labels.cpu()).double()
     bins = (confidence * nr_bins).long().clamp(max=nr_bins - 1)
     chosen = [bins == b for b in range(nr_bins)]
     return [(float(confidence[c].mean()), float(right[c].mean()), int(c.sum())) for c in chosen if c.any()]
@@ -127,7 +127,8 @@ def fit_temperature(log_likelihoods: Tensor, labels: Tensor) -> float:
     """The T for which softmax(log_likelihoods / T) gives the labels the greatest likelihood (Guo et al. 2017). Fit it
     on pictures that are not reported on. A likelihood of thousands of correlated pixels is far too sure: T is large."""
     grid = torch.logspace(-1, 4, 501, dtype=torch.float64)
-    losses = [F.cross_entropy(log_likelihoods.double() / t, labels) for t in grid]
+    nats, labels = log_likelihoods.cpu().double(), labels.cpu()
+    losses = [F.cross_entropy(nats / t, labels) for t in grid]
     return float(grid[int(torch.stack(losses).argmin())])
 
 
@@ -135,7 +136,7 @@ def fit_calibration(log_likelihoods: Tensor, labels: Tensor) -> tuple[float, Ten
     """The temperature T and the biases b (C,) in nats, which sum to 0, for which softmax(log_likelihoods / T + b) gives
     the labels the greatest likelihood: by Newton-like steps of L-BFGS in float64. Balanced classes whose predictions
     are skewed are what b mends. Fit it on pictures that neither trained the model nor are reported on."""
-    nats = log_likelihoods.double()
+    nats, labels = log_likelihoods.cpu().double(), labels.cpu()
     log_temperature = torch.tensor(fit_temperature(nats, labels)).double().log().requires_grad_()
     bias = torch.zeros(nats.shape[1], dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([log_temperature, bias], max_iter=200, line_search_fn="strong_wolfe")

@@ -54,6 +54,7 @@ def run(**given) -> None:
 def print_epoch(line: dict) -> None:
     print(
         f"epoch {line['epoch']:3d}   train {line['train_bpd']:.3f}   validation {line['validation_bpd']:.3f} "
-        f"bits/dim, accuracy {line['validation_accuracy']:.1%}   {line['images_per_second']:.0f} images/s",
+        f"bits/dim, accuracy {line['validation_accuracy']:.1%}   {line['images_per_second']:.0f} images/s"
+        + (f"   {line['skipped_steps']} steps skipped: float16 overflowed" if line["skipped_steps"] else ""),
         flush=True,
     )

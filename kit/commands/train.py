@@ -1,3 +1,4 @@
+import math
 import os
 from dataclasses import replace
 
@@ -17,7 +18,7 @@ RENAMED = {"paper": "report"}  # of a preset and of its fusion: a run that began
 FREE_ON_RESUME = OF_THE_RUN | {"epochs"}  # what does not change what has been computed
 
 
-def run(run: str | None = None, preset: str | None = None, resume: bool = False, **given) -> None:
+def run(run: str | None = None, preset: str | None = None, resume: bool = False, minutes: float = 0, **given) -> None:
     """train a model
 
     Args:
@@ -25,6 +26,8 @@ def run(run: str | None = None, preset: str | None = None, resume: bool = False,
         preset: settings to begin with: `cartoons` (the default), `starter`, `modern`, `best`, `best64`, `report` or
             `original`; flags change single ones.
         resume: go on where the run was left.
+        minutes: give a new run as many epochs as end within so many minutes here, validation, saving and galleries
+            included; 0 takes `--epochs`.
     """
     name = run or name_by_wandbs_agent()
     if not name:
@@ -33,10 +36,12 @@ def run(run: str | None = None, preset: str | None = None, resume: bool = False,
     escapes = any(part in ("", ".", "..") or part != os.path.basename(part) for part in parts)
     if escapes or len(parts) > 2 or parts[0] == DEMO_RUN:
         raise UsageError(f"--run takes a NAME or SWEEP/NAME, other than {DEMO_RUN!r}, not {name!r}")
+    if minutes and (resume or "epochs" in given or not 0 < minutes < math.inf):
+        raise UsageError("--minutes, above 0, chooses the epochs of a new run: give it without --epochs and --resume")
     model_config, config = resumed(name, preset, given) if resume else configs_of(preset, given)
     if runs_will_vanish():
         say(f"warning: runs are kept in {runs_folder()}, which goes with this machine; see python -m kit doctor")
-    folder = train(model_config, config, name, resume, print_epoch)
+    folder = train(model_config, config, name, resume, print_epoch, minutes)
     say(f"done: {folder}\nnext: python -m kit evaluate --checkpoint {name} --dataset {config.dataset}")
 
 

@@ -1,0 +1,82 @@
+"""A run that fits the time there is: `train --minutes`."""
+
+import json
+
+import pytest
+from conftest import TIMING, tiny
+
+from kit import distributed, runs
+from kit import train as loop
+from kit.__main__ import main
+from kit.train import train
+from utils import UsageError, training
+
+
+def lines(folder) -> list[dict]:
+    every = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in TIMING} for line in every]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time that passes as told: 2 s a batch (10 s in the first, slow ones), 0.5 s for a picture that is validated, 4 s
+    for a save, 6 s for a gallery."""
+    now = [1000.0]
+
+    def takes(seconds, real):
+        def work(*args, **kwargs):
+            now[0] += seconds(*args) if callable(seconds) else seconds
+            return real(*args, **kwargs)
+
+        return work
+
+    batches = iter([10.0, 10.0, 10.0])
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    monkeypatch.setattr(training, "train_step", takes(lambda *_: next(batches, 2.0), training.train_step))
+    monkeypatch.setattr(training, "validate", takes(lambda _, pictures: 0.5 * len(pictures), training.validate))
+    monkeypatch.setattr(runs.RunState, "save", takes(4.0, runs.RunState.save))
+    monkeypatch.setattr(distributed, "generate", takes(6.0, distributed.generate))
+    monkeypatch.setattr(loop, "draw_gallery", takes(6.0, lambda *_: None))
+    return now
+
+
+def test_the_epochs_are_those_that_fit(picture_folder, tmp_path, clock, capsys):
+    """12 batches of one picture are 24 s, 6 validated pictures 3 s, a save every 2nd epoch 2 s, a gallery every 3rd 2 s:
+    31 s an epoch, of which 6 minutes hold 11, and 9 with a twentieth to spare and what the measurement took."""
+    configs = tiny(picture_folder, batch_size=1, checkpoint_every=2, sample_every=3, schedule="cosine")
+    folder = train(*configs, tmp_path / "run", minutes=6)
+    measuring = 3 * 10 + 9 * 2 + 1 + 3 + 6 + 4  # an epoch of 12 batches, 2 and 6 pictures, a gallery, a save
+    assert json.loads((folder / "config.json").read_text())["train"]["epochs"] == int(0.95 * (360 - measuring) / 31)
+    assert 320 < clock[0] - 1000 <= 360, "it ends in time"
+    assert "an epoch takes about 0.52 minutes here: 9 fit" in capsys.readouterr().out
+
+
+def test_it_is_the_run_of_so_many_epochs_bit_for_bit(picture_folder, tmp_path, clock):
+    settings = dict(batch_size=5, schedule="cosine", ema_decay=0.9, dropout=0.3, warmup=4, optimizer="muon", lr=0.01)
+    measured = train(*tiny(picture_folder, **settings), tmp_path / "measured", minutes=3)
+    epochs = runs.read_config(measured)[1].epochs
+    assert epochs > 1
+    told = train(*tiny(picture_folder, **settings | {"epochs": epochs}), tmp_path / "told")
+    assert lines(measured) == lines(told)
+    for name in ("last.safetensors", "best.safetensors", "config.json"):
+        assert (measured / name).read_bytes() == (told / name).read_bytes(), name
+
+
+def test_too_little_time_leaves_nothing_behind(picture_folder, tmp_path, clock):
+    with pytest.raises(UsageError, match=r"an epoch takes about 0\.52 minutes: give more --minutes"):
+        train(*tiny(picture_folder, batch_size=1), tmp_path / "run", minutes=1)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("flags", [["--minutes=0.1", "--epochs=3"], ["--minutes=5", "--resume"], ["--minutes=nan"]])
+def test_what_does_not_go_together_is_refused(flags, capsys):
+    assert main(["train", "--run=never", *flags]) == 2
+    assert "--minutes, above 0, chooses the epochs of a new run" in capsys.readouterr().err
+
+
+def test_the_command(picture_folder, tmp_path, clock, monkeypatch, capsys):
+    monkeypatch.setenv("PIXELCNN_RUNS", str(tmp_path))
+    small = ["--nr-filters=4", "--nr-logistic-mix=1", "--image-size=8", "--device=cpu", f"--data-root={picture_folder}"]
+    assert main(["train", "--run=r", "--dataset=folder", "--minutes=3", *small]) == 0
+    epochs = runs.read_config("r")[1].epochs
+    assert epochs > 1 and f"{epochs} fit\n" in capsys.readouterr().out and len(lines(tmp_path / "r")) == epochs
