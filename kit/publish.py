@@ -1,6 +1,6 @@
 """Publishes a copy of the kit where people run notebooks in a browser.
 
-    make kaggle USERNAME=you            dist/kaggle/: the kit as a data set, the notebooks as kernels, to be uploaded
+    make kaggle USERNAME=you            dist/kaggle/: data sets of the kit and the photographs, notebooks as kernels
     make colab REPOSITORY=you/kit       badges and first cells that name the GitHub repository `you/kit`
 
 Nothing is uploaded from here; what to type next is printed.
@@ -19,7 +19,7 @@ from pathlib import Path
 import nbformat
 
 from notebooks import build
-from utils import UsageError
+from utils import UsageError, data
 from utils.checkpoints import write_atomically
 
 from .platforms import KIT, template
@@ -32,7 +32,8 @@ def kaggle(username: str) -> str:
     """Builds in dist/kaggle/ what `kaggle datasets create` and `kaggle kernels push` take; -> what to type next.
 
     The fields are those of the Kaggle CLI's docs/datasets_metadata.md and docs/kernels_metadata.md.
-    Raises UsageError for a user name that Kaggle has not, and outside a git clone; dist/kaggle/ is then as it was.
+    Raises UsageError for a user name that Kaggle has not, outside a git clone, and for photographs that are not whole:
+    dist/kaggle/ is then as it was.
     """
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", username):
         rule = "what follows kaggle.com/ in your profile's address, small letters and digits"
@@ -44,16 +45,19 @@ def kaggle(username: str) -> str:
     if missing := [name for name in files if not (KIT / name).is_file()]:
         raise UsageError(f"{missing[0]} is missing: git checkout {missing[0]}")
 
+    photographs = find_photographs()
     out = KIT / "dist" / "kaggle"
     building = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(building, ignore_errors=True)
     try:
-        pack(files, building / "dataset" / f"{DATASET}.zip")
-        about = {"title": "PixelCNN kit", "id": f"{username}/{DATASET}", "licenses": [{"name": "MIT"}]}
-        write_json(about, building / "dataset" / "dataset-metadata.json")
+        sources = [f"{username}/{DATASET}"]
+        write_dataset(building / "dataset", sources[0], "PixelCNN kit", "MIT", KIT, files)
+        if photographs:  # their repository names no licence
+            sources.append(f"{username}/cpen455")
+            write_dataset(building / "cpen455", sources[1], "CPEN 455 photographs", "unknown", *photographs)
         for path in NOTEBOOKS:
             folder = building / "kernels" / path.name[:2]
-            write_json(kernel_metadata(path, username), folder / "kernel-metadata.json")
+            write_json(kernel_metadata(path, username, sources), folder / "kernel-metadata.json")
             shutil.copyfile(path, folder / path.name)
         shutil.rmtree(out, ignore_errors=True)
         building.rename(out)
@@ -61,18 +65,29 @@ def kaggle(username: str) -> str:
         raise UsageError(f"cannot write {out}: {error.strerror}") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    steps = template("publish_kaggle.txt").rstrip()
+    step = template("publish_photographs.txt" if photographs else "publish_no_photographs.txt").rstrip()
+    steps = template("publish_kaggle.txt").rstrip().replace("{photographs}", step)
     return steps.format(username=username, dataset=DATASET, first=kernel_id(NOTEBOOKS[0]))
 
 
-def pack(files: list[str], archive: Path) -> None:
-    """Zips the files; the same files give the same bytes: no dates, modes or names of the machine are in it."""
-    archive.parent.mkdir(parents=True)
-    with zipfile.ZipFile(archive, "w") as file:
+def find_photographs() -> tuple[Path, list[str]] | None:
+    """The folder of the course's data and the files that belong to it, each of them read; None if it is not there."""
+    try:
+        root = data.find_cpen455()
+    except UsageError:
+        return None
+    pictures = [name for split in data.SPLITS for name in data.load_split("cpen455", split, root).names]
+    return root, [*(f"{split}.csv" for split in data.SPLITS), *pictures]
+
+
+def write_dataset(folder: Path, slug: str, title: str, licence: str, root: Path, files: list[str]) -> None:
+    """Metadata and an archive; the same files give the same bytes: no dates, modes or names of the machine in it."""
+    write_json({"title": title, "id": slug, "licenses": [{"name": licence}]}, folder / "dataset-metadata.json")
+    with zipfile.ZipFile(folder / f"{Path(slug).name}.zip", "w") as file:
         for name in files:
             entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
             entry.create_system, entry.external_attr = 3, 0o100644 << 16  # an ordinary file, on any system
-            file.writestr(entry, (KIT / name).read_bytes(), zipfile.ZIP_DEFLATED)
+            file.writestr(entry, (root / name).read_bytes(), zipfile.ZIP_DEFLATED)
 
 
 def title(notebook: Path) -> str:
@@ -84,10 +99,10 @@ def kernel_id(notebook: Path) -> str:
     return title(notebook).lower().replace(" ", "-")
 
 
-def kernel_metadata(notebook: Path, username: str) -> dict:
-    """A private kernel with one T4 and no internet: the kit comes as a data set, its packages are in Kaggle's image."""
+def kernel_metadata(notebook: Path, username: str, sources: list[str]) -> dict:
+    """A private kernel with one T4 and no internet: kit and photographs are data sets, packages in Kaggle's image."""
     about = {"id": f"{username}/{kernel_id(notebook)}", "title": title(notebook), "code_file": notebook.name}
-    return about | json.loads(template("publish_kernel.json")) | {"dataset_sources": [f"{username}/{DATASET}"]}
+    return about | json.loads(template("publish_kernel.json")) | {"dataset_sources": sources}
 
 
 def write_json(values: dict, path: Path) -> None:

@@ -27,30 +27,36 @@ BADGES = """\
 (https://kaggle.com/kernels/welcome?src=https://github.com/{repository}/blob/main/notebooks/{name})"""
 
 BOOTSTRAP = """\
-# The same first cell in every notebook. It finds the kit (this folder's parent, a data set attached on Kaggle, else a
-# clone), puts it first on the path, and installs what is missing. The platform's PyTorch is never touched.
-import importlib.util, shutil, subprocess, sys
+# The same first cell in every notebook: it puts the kit first on the path, the one that this notebook lies in, else the
+# newest that is attached on Kaggle or was cloned before, else a new clone. Packages that are missing are installed, but
+# never PyTorch, which is the platform's.
+import importlib.util, re, subprocess, sys, tempfile
 from pathlib import Path
 
 here = Path.cwd()
-attached = [file.parents[1] for file in Path("/kaggle/input").glob("**/utils/mixture.py")]
-places = [here.parent, here, here / "pixelcnn-kit", *attached]
-root = next((place for place in places if (place / "utils/mixture.py").is_file()), None)
+beside = [place for place in (here.parent, here) if (place / "utils/mixture.py").is_file()]
+folders = [here / "pixelcnn-kit", Path("/kaggle/input")]
+kits = beside[:1] or [file.parents[1] for folder in folders for file in sorted(folder.glob("**/utils/mixture.py"))]
+# nothing is imported to compare them, and a kit without a version is the oldest
+root = max(kits, default=None, key=lambda k: re.findall('__version__ = "(.+)"', (k / "utils/__init__.py").read_text()))
 if root is None:
-    root = here / "pixelcnn-kit"
-    subprocess.run(["git", "clone", "--depth=1", "https://github.com/{repository}", str(root)], check=True)
-elif root in attached:  # read-only: work in a copy
-    root = Path(shutil.copytree(root, here / "pixelcnn-kit"))
+    clone = "git clone --depth=1 https://github.com/{repository}"
+    unpublished = True, "or publish it with make colab REPOSITORY=you/kit"
+    with tempfile.TemporaryDirectory(dir=here) as folder:  # half a clone is never taken for the kit
+        failed, why = unpublished if "/YOUR-" in clone else subprocess.getstatusoutput(f'{clone} "{folder}/kit" -q')
+        if failed:
+            raise SystemExit(f"The kit is missing: on Kaggle attach it (Add Input), elsewhere work in a clone; {why}")
+        root = Path(folder, "kit").rename(here / "pixelcnn-kit")
 sys.path.insert(0, str(root))
 for name in [name for name in sys.modules if name.partition(".")[0] in ("utils", "kit")]:
     del sys.modules[name]  # another package of that name
 for module in ["safetensors", "tqdm", "matplotlib", "ipywidgets", "scipy"]:
     if importlib.util.find_spec(module) is None:
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", module], check=True)
-import kit, utils
+import utils
 
-for package in (utils, kit):
-    assert Path(package.__file__).parents[1] == root, f"another package of that name comes first: {{package.__file__}}"
+if len(kits) > 1:
+    print(f"Of {len(kits)} kits the newest is taken: {root}, version {getattr(utils, '__version__', 'unknown')}")
 %matplotlib inline"""
 
 
@@ -58,7 +64,7 @@ def stamp(notebook: nbformat.NotebookNode, name: str) -> None:
     """Writes the badges and the first cell, which are the cells tagged so."""
     texts = {
         "badges": BADGES.format(repository=REPOSITORY, name=name),
-        "bootstrap": BOOTSTRAP.format(repository=REPOSITORY),
+        "bootstrap": BOOTSTRAP.replace("{repository}", REPOSITORY),
     }
     for cell in notebook.cells:
         for tag in texts.keys() & set(cell.metadata.get("tags", [])):

@@ -1,10 +1,12 @@
 """The dashboard follows files that somebody else writes."""
 
+import contextlib
 import io
 import json
 import os
 import subprocess
 import sys
+import threading
 
 import ipywidgets
 import matplotlib
@@ -78,7 +80,7 @@ def test_it_waits_follows_and_ends_with_the_run(shown, tmp_path):
                 assert f"100 images/s, about {3 - epoch}.0 min left" in board.note.value
                 wait_for(lambda: pixels(board.picture.value) != pictures[-1], seconds=120)
                 pictures.append(pixels(board.picture.value))
-    board.wait()
+    board.follow()
     assert "finished" in board.note.value and "accuracy 50.0%" in board.note.value
     assert pixels(board.picture.value) not in pictures
     assert [update for _, _, update in shown] == [False, True] and shown[-1][1] == board.picture.value
@@ -89,8 +91,67 @@ def test_closing_ends_the_thread(shown, tmp_path):
     board.close()
     board.thread.join(timeout=60)
     assert not board.thread.is_alive()
-    board.wait()
+    board.follow()
     assert len(shown) == 1, "a closed widget is not shown again"
+
+
+def test_on_colab_it_follows_from_a_cell(shown, colab, tmp_path):
+    """The next line is written once the page has shown the one before, or has not for long."""
+    folder = tmp_path / "run"
+    with colab.cell():
+        board = TrainingDashboard(folder, interval=0.02)
+
+    def says(epoch: int) -> bool:
+        return any(f"epoch {epoch} of 3" in note for note in colab.shown(board.note))
+
+    def write() -> None:
+        begin(folder, epochs=3)
+        for epoch in (1, 2, 3):
+            with open(folder / "metrics.jsonl", "a") as file:
+                file.write(json.dumps(LINE | {"epoch": epoch}) + "\n")
+            with contextlib.suppress(AssertionError):
+                wait_for(lambda epoch=epoch: says(epoch), seconds=20)
+
+    before = len(colab.shown(board.picture))
+    writer = threading.Thread(target=write)
+    writer.start()
+    with colab.cell():
+        board.follow()
+    writer.join()
+    assert [says(epoch) for epoch in (1, 2, 3)] == [True] * 3
+    came = colab.shown(board.picture)[before:]
+    assert len({pixels(png) for png in came}) >= 3 and came[-1] == board.picture.value == shown[-1][1]
+    _empty, *notes, last = colab.shown(board.note)
+    assert all(note.endswith("On Colab this moves only while a cell calls follow() or look().") for note in notes)
+    assert "finished" in last and "Colab" not in last
+    assert not board.thread.is_alive()
+
+
+def test_interrupting_the_cell_ends_following(shown, colab, tmp_path, monkeypatch):
+    begin(tmp_path / "run")
+    board = TrainingDashboard(tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").write_text(json.dumps(LINE | {"epoch": 1}) + "\n")
+
+    def stop_button(_seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(board.closed, "wait", stop_button)
+    try:
+        board.follow()
+    except KeyboardInterrupt:
+        pytest.fail("the interruption is not quiet")
+    assert "epoch 1 of 10" in board.note.value
+    assert [update for _, _, update in shown] == [False, True] and shown[-1][1] == board.picture.value
+
+
+def test_on_colab_train_moves_it_after_each_epoch(shown, colab, picture_folder, tmp_path):
+    model_config, config = tiny(picture_folder, sample_every=2)
+    with colab.cell():
+        board = TrainingDashboard(tmp_path / "run")
+        train(model_config, config, tmp_path / "run", on_epoch=lambda _line: board.look())
+    one, two = colab.shown(board.note)[-2:]
+    assert "epoch 1 of 2" in one and "epoch 2 of 2" in two and "finished" in two
+    assert board.look(), "the last gallery is there before the last call"
 
 
 def test_the_latest_gallery_stands_below_the_curves(shown, tmp_path):
@@ -117,7 +178,7 @@ def test_a_run_of_train_itself(shown, picture_folder, tmp_path):
     board = TrainingDashboard(tmp_path / "run", interval=0.5)
     lines: list = []
     train(model_config, config, tmp_path / "run", on_epoch=lines.append)
-    board.wait()
+    board.follow()
     assert board.lines == lines and len(lines) == 2
     assert f"validation {lines[-1]['validation_bpd']:.3f}" in board.note.value
     assert isinstance(board.box, ipywidgets.VBox)

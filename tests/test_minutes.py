@@ -41,7 +41,7 @@ def clock(monkeypatch):
 
 
 def test_the_epochs_are_those_that_fit(picture_folder, tmp_path, clock, capsys):
-    """12 batches of one picture are 24 s, 6 validated pictures 3 s, a save every 2nd epoch 2 s, a gallery every 3rd 2 s:
+    """12 batches of a picture are 24 s, 6 validated pictures 3 s, a save every 2nd epoch 2 s, a gallery every 3rd 2 s:
     31 s an epoch, of which 6 minutes hold 11, and 9 with a twentieth to spare and what the measurement took."""
     configs = tiny(picture_folder, batch_size=1, checkpoint_every=2, sample_every=3, schedule="cosine")
     folder = train(*configs, tmp_path / "run", minutes=6)

@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+import utils
 from notebooks import build
 
 ROOT = Path(__file__).parents[1]
@@ -108,11 +109,18 @@ def test_every_notebook_runs_from_a_clean_kernel(path, copy_of_the_kit):
     build.execute(notebook, copy_of_the_kit / "notebooks")
 
 
-def bootstrap(cwd: Path, **environment) -> subprocess.CompletedProcess:
-    code = build.BOOTSTRAP.replace("%matplotlib inline", "print(utils.__file__)")
+def bootstrap(
+    cwd: Path, attached: Path = Path("/nowhere"), repository: str = "you/kit", then: str = "", **environment
+) -> subprocess.CompletedProcess:
+    """Runs the first cell as a copy of the kit that `repository` publishes has it, `attached` in the place of
+    /kaggle/input, and `then`; on its last line it prints where `utils` lies. Not even root may write what is read-only.
+    """
+    code = build.BOOTSTRAP.replace("{repository}", repository).replace("/kaggle/input", str(attached))
+    code = code.replace("%matplotlib inline", f"{then}\nprint(utils.__file__)")
+    as_others = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner"] * (os.geteuid() == 0)
     path = os.pathsep.join([environment.pop("PATH", ""), os.environ["PATH"]])
     return subprocess.run(
-        [sys.executable, "-c", code],
+        [*as_others, sys.executable, "-c", code],
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -120,36 +128,110 @@ def bootstrap(cwd: Path, **environment) -> subprocess.CompletedProcess:
     )
 
 
+def of_kit(folder: Path) -> str:
+    return f"{folder / 'utils' / '__init__.py'}\n"
+
+
+@pytest.fixture
+def git(tmp_path) -> Path:
+    """A `git` that stands in for the network, first on the path of `bootstrap(..., PATH=git.parent)`; it fails as one
+    that was cut off, and leaves what had come until then."""
+    file = tmp_path / "bin" / "git"
+    file.parent.mkdir()
+    half = 'mkdir -p "$4/utils" && touch "$4/utils/__init__.py" "$4/utils/mixture.py"'
+    file.write_text(f"#!/bin/sh\n{half}\necho $3: unreachable >&2\nexit 128\n")
+    file.chmod(0o755)
+    return file
+
+
+def test_the_first_cell_is_short():
+    lines = build.BOOTSTRAP.splitlines()
+    assert sum(bool(line) and not line.startswith("#") for line in lines) <= 25
+
+
 def test_the_first_cell_finds_the_folder_above(copy_of_the_kit):
     done = bootstrap(copy_of_the_kit / "notebooks")
-    assert done.stdout.strip() == str(copy_of_the_kit / "utils" / "__init__.py"), done.stderr
+    assert done.stdout == of_kit(copy_of_the_kit), done.stderr
 
 
 def test_the_first_cell_replaces_another_package_called_utils(copy_of_the_kit, tmp_path):
     (tmp_path / "utils").mkdir()
     (tmp_path / "utils" / "__init__.py").write_text("")
     done = bootstrap(copy_of_the_kit / "notebooks", PYTHONPATH=str(tmp_path), PYTHONSTARTUP="")
-    assert done.stdout.strip() == str(copy_of_the_kit / "utils" / "__init__.py"), done.stderr
+    assert done.stdout == of_kit(copy_of_the_kit), done.stderr
 
 
-def test_the_first_cell_clones_the_kit_where_it_is_not(copy_of_the_kit, tmp_path):
-    """As on Colab: an empty folder, and a `git` that stands in for the network."""
-    (tmp_path / "bin").mkdir()
-    git = tmp_path / "bin" / "git"
-    git.write_text(f'#!/bin/sh\n[ "$1 $2" = "clone --depth=1" ] || exit 9\ncp -r {copy_of_the_kit} "$4"\n')
-    git.chmod(0o755)
-    content = tmp_path / "content"
+def test_the_first_cell_clones_the_kit_where_it_is_not(copy_of_the_kit, tmp_path, git):
+    """As on Colab: an empty folder. A name with a blank is one folder too."""
+    address = "https://github.com/you/kit"
+    git.write_text(f'#!/bin/sh\n[ "$*" = "clone --depth=1 {address} $4 -q" ] && cp -r {copy_of_the_kit} "$4"\n')
+    content = tmp_path / "my content"
     content.mkdir()
     for _ in range(2):  # the second time it is there
-        done = bootstrap(content, PATH=str(tmp_path / "bin"))
-        assert done.stdout.strip() == str(content / "pixelcnn-kit" / "utils" / "__init__.py"), done.stderr
+        done = bootstrap(content, PATH=str(git.parent))
+        assert done.stdout == of_kit(content / "pixelcnn-kit"), done.stderr
+        assert [path.name for path in content.iterdir()] == ["pixelcnn-kit"]
         git.write_text("#!/bin/sh\nexit 9\n")
 
 
-def test_the_first_cell_copies_a_data_set_attached_on_kaggle(copy_of_the_kit, tmp_path, monkeypatch):
-    attached, working = tmp_path / "input" / "pixelcnn", tmp_path / "working"
-    shutil.copytree(copy_of_the_kit, attached / "kit")
+@pytest.mark.parametrize(
+    "repository, why",
+    [
+        ("YOUR-ACCOUNT/pixelcnn-kit", "or publish it with make colab REPOSITORY=you/kit"),
+        ("you/kit", "https://github.com/you/kit: unreachable"),
+    ],
+)
+def test_without_a_kit_the_first_cell_says_in_a_sentence_what_to_do(tmp_path, git, repository, why):
+    content = tmp_path / "content"
+    content.mkdir()
+    done = bootstrap(content, repository=repository, PATH=str(git.parent))
+    cure = "on Kaggle attach it (Add Input), elsewhere work in a clone"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"The kit is missing: {cure}; {why}\n")
+    assert list(content.iterdir()) == []
+
+
+def attach(kit: Path, mount: Path, version: str | None) -> Path:
+    """A read-only copy with this version."""
+    shutil.copytree(kit, mount, ignore=shutil.ignore_patterns("notebooks", "checkpoints", "__pycache__"))
+    init = mount / "utils" / "__init__.py"
+    line = f'__version__ = "{version}"' if version else ""
+    text, found = re.subn(r'^__version__ = ".*"', line, init.read_text(), flags=re.MULTILINE)
+    assert found == 1
+    init.write_text(text)
+    for path in (mount, *mount.rglob("*")):
+        path.chmod(path.stat().st_mode & ~0o222)
+    return mount
+
+
+def test_the_first_cell_uses_the_kit_where_kaggle_has_attached_it(copy_of_the_kit, tmp_path, git, picture_folder):
+    """It can only be read there, and nothing of it comes into the folder that Kaggle keeps: a run alone is written."""
+    kit, working = attach(copy_of_the_kit, tmp_path / "input" / "pixelcnn" / "kit", "2026.11.28"), tmp_path / "working"
     working.mkdir()
-    monkeypatch.setattr(build, "BOOTSTRAP", build.BOOTSTRAP.replace("/kaggle/input", str(tmp_path / "input")))
-    done = bootstrap(working)
-    assert done.stdout.strip() == str(working / "pixelcnn-kit" / "utils" / "__init__.py"), done.stderr
+    flags = f"--run=mine --dataset=folder --data-root={picture_folder} --nr-filters=4 --nr-resnet=1 --image-size=8"
+    flags += " --nr-logistic-mix=2 --epochs=1 --device=cpu"
+    then = f"from kit.distributed import launch; launch(['train', *{flags.split()}])"
+    done = bootstrap(working, kit.parents[1], then=then, PATH=str(git.parent), PIXELCNN_RUNS=str(working / "runs"))
+    assert done.stdout.endswith(f"\n{of_kit(kit)}"), done.stderr
+    assert [path.name for path in working.glob("*")] == ["runs"] and (working / "runs/mine/best.safetensors").is_file()
+    assert not list(kit.rglob("__pycache__")), "it was not read-only"
+
+
+@pytest.mark.parametrize("places", [("input/a/kit", "input/b"), ("working/pixelcnn-kit", "input/b")])
+@pytest.mark.parametrize(
+    "versions, newest",
+    [(("2026.11.28", "2027.02.03"), 1), (("2027.02.03", "2026.11.28"), 0), ((None, "2026.11.28"), 1)],
+)
+def test_of_several_kits_the_first_cell_takes_the_newest_and_says_so(
+    copy_of_the_kit, tmp_path, places, versions, newest
+):
+    (tmp_path / "working").mkdir()
+    kits = [attach(copy_of_the_kit, tmp_path / place, version) for place, version in zip(places, versions, strict=True)]
+    done = bootstrap(tmp_path / "working", tmp_path / "input")
+    said = f"Of 2 kits the newest is taken: {kits[newest]}, version {versions[newest]}\n"
+    assert done.stdout == said + of_kit(kits[newest]), done.stderr
+    beside = bootstrap(copy_of_the_kit / "notebooks", tmp_path / "input")
+    assert beside.stdout == of_kit(copy_of_the_kit), beside.stderr
+
+
+def test_versions_can_be_compared_as_text():
+    assert re.fullmatch(r"\d{4}\.\d{2}\.\d{2}", utils.__version__)

@@ -12,6 +12,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from kit import platforms
+from utils import data
+
 ROOT = Path(__file__).parents[1]
 NOT_THE_KIT = (".git", ".venv", "__pycache__", ".*_cache", ".hypothesis")
 NOT_THE_KIT += ("runs", "dist", "wandb", "samples", "shots", "quality.png")
@@ -42,9 +45,10 @@ def clone(tmp_path_factory) -> Path:
     return folder
 
 
-def publish(clone: Path, *arguments: str) -> subprocess.CompletedProcess:
+def publish(clone: Path, *arguments: str, photographs: Path | None = None) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "kit.publish", *arguments]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment |= {"CPEN455_ROOT": str(photographs or "")}
     return subprocess.run(command, cwd=clone, capture_output=True, text=True, env=environment)
 
 
@@ -72,20 +76,29 @@ def run_first_cell(working: Path, mounted: Path) -> Path:
     return Path(done.stdout.strip()).parents[1]
 
 
+def dataset_metadata(folder: Path, slug: str) -> dict:
+    """What `kaggle datasets create` reads, checked, of a folder that holds it and one archive."""
+    about = json.loads((folder / "dataset-metadata.json").read_text())
+    assert about.keys() == {"title", "id", "licenses"} and about["id"] == f"jane-doe7/{slug}"
+    assert 6 <= len(about["title"]) <= 50 and 6 <= len(slug) <= 50
+    assert re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", slug)
+    assert [set(license) for license in about["licenses"]] == [{"name"}]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(["dataset-metadata.json", f"{slug}.zip"])
+    return about
+
+
+def kernel_sources(clone: Path) -> list[list[str]]:
+    files = clone.glob("dist/kaggle/kernels/*/kernel-metadata.json")
+    return [json.loads(file.read_text())["dataset_sources"] for file in files]
+
+
 def test_what_is_built_for_kaggle_follows_the_documented_rules(clone):
     built = clone / "dist" / "kaggle"
     for path in built.rglob("*.json"):
         assert path.read_text().endswith("}\n")
 
-    about = json.loads((built / "dataset" / "dataset-metadata.json").read_text())
-    assert about.keys() == {"title", "id", "licenses"}
-    owner, _, dataset_slug = about["id"].partition("/")
-    assert owner == "jane-doe7"
-    assert 6 <= len(about["title"]) <= 50 and 6 <= len(dataset_slug) <= 50
-    assert re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", dataset_slug)
-    assert [set(license) for license in about["licenses"]] == [{"name"}]
+    about = dataset_metadata(built / "dataset", "pixelcnn-kit")
     assert about["licenses"][0]["name"] in (ROOT / "LICENSE").read_text().split()
-    assert sorted(path.name for path in (built / "dataset").iterdir()) == ["dataset-metadata.json", "pixelcnn-kit.zip"]
 
     folders = sorted((built / "kernels").iterdir())
     assert [folder.name for folder in folders] == [f"{n:02d}" for n in range(9)]
@@ -141,12 +154,48 @@ def test_the_first_cell_finds_the_unpacked_archive_and_it_works(clone, tmp_path)
         working.mkdir(parents=True)
         with zipfile.ZipFile(clone / "dist" / "kaggle" / "dataset" / "pixelcnn-kit.zip") as file:
             file.extractall(mounted / mount)
-        assert run_first_cell(working, mounted) == working / "pixelcnn-kit"
+        assert run_first_cell(working, mounted) == mounted / mount
+        assert list(working.iterdir()) == []
     flags = ["--checkpoint", "cartoons", "--per-class", "1", "--classes", "panda", "--out", str(working / "drawn")]
     command = [sys.executable, "-m", "kit", "generate", *flags]
-    done = subprocess.run(command, cwd=working / "pixelcnn-kit", capture_output=True, text=True)
+    done = subprocess.run(command, cwd=mounted / mount, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (working / "drawn").iterdir()) == ["Class1_image_01.png", "gallery.png"]
+
+
+def test_the_photographs_are_a_data_set_of_their_own_where_they_are_at_hand(clone, course_data, tmp_path, monkeypatch):
+    listed = contents(course_data)
+    (course_data / "train" / "left over.jpg").write_bytes(b"no table lists it")
+    archive, archives = clone / "dist" / "kaggle" / "cpen455" / "cpen455.zip", []
+    for _ in range(2):
+        done = publish(clone, "kaggle", "jane-doe7", photographs=course_data)
+        assert "\n3. kaggle datasets create -p dist/kaggle/cpen455" in done.stdout, done.stderr
+        assert "leave this data set private" in done.stdout
+        archives.append(archive.read_bytes())
+        for path in course_data.rglob("*"):  # as if downloaded anew
+            os.utime(path, (10**9, 10**9))
+    assert archives[0] == archives[1]
+    assert dataset_metadata(archive.parent, "cpen455")["licenses"] == [{"name": "unknown"}]
+    assert kernel_sources(clone) == [["jane-doe7/pixelcnn-kit", "jane-doe7/cpen455"]] * 9
+
+    monkeypatch.delenv("CPEN455_ROOT", raising=False)
+    monkeypatch.setattr(data, "FOLDER", tmp_path / "empty" / "kit" / "data")
+    for mount in ("cpen455", "datasets/jane-doe7/cpen455/cpen455"):  # Kaggle unzips it; both are met
+        monkeypatch.setattr(platforms, "KAGGLE_INPUT", tmp_path / "input" / str(len(mount)))
+        with zipfile.ZipFile(archive) as file:
+            file.extractall(platforms.KAGGLE_INPUT / mount)
+        found = platforms.find_root("cpen455")
+        assert found == platforms.KAGGLE_INPUT / mount and contents(found) == listed
+
+    (course_data / "test.csv").write_text("test/gone.jpg,-1\n")
+    before = contents(clone)
+    done = publish(clone, "kaggle", "jane-doe7", photographs=course_data)
+    assert done.returncode == 2 and done.stderr.endswith("test.csv, row 1: there is no file test/gone.jpg\n")
+    assert done.stderr.count("\n") == 1 and contents(clone) == before
+
+    done = publish(clone, "kaggle", "jane-doe7")
+    assert "\n3. if you want the course's photographs there: python -m kit data cpen455" in done.stdout, done.stderr
+    assert not archive.parent.exists() and kernel_sources(clone) == [["jane-doe7/pixelcnn-kit"]] * 9
 
 
 def test_a_repository_is_named_in_one_place_and_stamped_everywhere(tmp_path):

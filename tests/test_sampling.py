@@ -3,11 +3,13 @@
 import pytest
 import torch
 from conftest import random_pictures, small_model
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from utils import UsageError
+from utils import UsageError, sampling
 from utils.checkpoints import FOLDER, load_model
 from utils.fusion import SITES
-from utils.sampling import generate, generate_naive, stepwise_params
+from utils.sampling import generate, generate_by_graphs, generate_naive, stepwise_params
 
 CONFIGS = [
     *({"fusion": site} for site in ("none", *SITES)),
@@ -48,6 +50,66 @@ def test_prefix_is_kept_and_the_rest_drawn_as_the_naive_sampler_does():
     assert torch.allclose(cached[:, :, :3], prefix.expand(2, -1, -1, -1))
 
 
+class Recording(TorchDispatchMode):
+    """What a CUDA graph does, on the CPU: it keeps operations with the tensors they read and write, and does them again
+    on those very tensors, whatever Python's variables say by then. Unlike a graph it also does them while it records,
+    hence `captured` undoes that."""
+
+    def __init__(self):
+        super().__init__()
+        self.operations: list = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.operations.append((function, args, kwargs or {}, result))
+        return result
+
+    def replay(self) -> None:
+        for function, args, kwargs, kept in self.operations:
+            result = function(*args, **kwargs)
+            for old, new in zip(tree_leaves(kept), tree_leaves(result), strict=True):
+                if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+def recorded(work):
+    """As `sampling.captured`: nothing has happened when it returns."""
+    written = {}  # the first value of everything that the work writes into
+
+    class Undo(Recording):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function._schema.is_mutable:
+                written.setdefault(
+                    args[0].untyped_storage().data_ptr(), (storage_of(args[0]), storage_of(args[0]).clone())
+                )
+            return super().__torch_dispatch__(function, types, args, kwargs)
+
+    with Undo() as recording:
+        work()
+    for storage, before in written.values():
+        storage.copy_(before)
+    return recording.replay
+
+
+def storage_of(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())
+
+
+@pytest.mark.parametrize("config", CONFIGS[:-1], ids=str)
+def test_rows_replayed_as_graphs_are_the_rows_of_generate(config, monkeypatch):
+    """A replay knows memory only: what lives on from row to row must have stayed where it was."""
+    captures = []
+    monkeypatch.setattr(sampling, "captured", lambda work: captures.append(work) or recorded(work))
+    model, labels = small_model(**{"image_size": 12} | config), torch.tensor([0, 2, 1])
+    size = model.config.image_size
+    prefix = random_pictures(3, size)[:, :, : size // 2]
+    for given in ({}, {"prefix": prefix}, {"temperature": 0.7}):
+        expected = generate(model, labels, generator=torch.Generator().manual_seed(7), **given)
+        drawn = generate_by_graphs(model, labels, generator=torch.Generator().manual_seed(7), **given)
+        assert torch.equal(drawn, expected)
+    assert len(captures) == 3 * (4 if size > 4 else 0)
+
+
 def test_drawing_leaves_a_training_alone_that_goes_on_meanwhile():
     """As where a widget draws in a thread while a cell trains."""
 
@@ -84,8 +146,9 @@ def test_samples_lie_on_the_levels_and_condition_what_follows():
     assert torch.equal(sample(params, temperature=0.0), means_only)
 
 
-@pytest.mark.parametrize("sampler", [generate, generate_naive])
-def test_on_row_sees_each_row_when_it_is_done(sampler):
+@pytest.mark.parametrize("sampler", [generate, generate_naive, generate_by_graphs])
+def test_on_row_sees_each_row_when_it_is_done(sampler, monkeypatch):
+    monkeypatch.setattr(sampling, "captured", recorded)
     rows = []
     images = sampler(small_model(), torch.tensor([1]), on_row=lambda i, x: rows.append((i, x.clone())))
     assert [i for i, _ in rows] == list(range(8))

@@ -3,6 +3,7 @@
 import io
 import math
 import re
+import threading
 import time
 
 import ipywidgets
@@ -172,6 +173,70 @@ def test_completion_keeps_what_is_given_and_scores_the_rest(shown, monkeypatch):
         assert said == pytest.approx(nats, abs=0.6) and bits == pytest.approx(
             -nats / (3 * 5 * 8 * math.log(2)), abs=0.006
         )
+
+
+def grown(page, panel, name: str, **state) -> list:
+    """Moves a control on Colab's page; -> the pictures that came there, of all that were drawn."""
+    before = len(page.shown(panel.picture))
+    page.move(panel.controls[name], **state)
+    wait_for(lambda: not panel.save.disabled and panel.drawn == panel.values())
+    return [pixels(png) for png in page.shown(panel.picture)[before:]]
+
+
+def test_the_class_slider_moves_on_colab(shown, colab):
+    model = small_model(torch.float32, fusion="all")
+    with colab.cell():
+        slider = ClassSlider(model, zoom=1)
+    images = generate(model, torch.full((4,), 2), generator=torch.Generator().manual_seed(0))
+    expected = to_png(figures.gallery(images, torch.zeros(4, dtype=torch.long), ("2",), 1))
+    rows = grown(colab, slider, "label", index=2)
+    assert rows[-1:] == [pixels(expected)]
+    assert len(set(rows)) == 8, "one after the other"
+    assert colab.shown(slider.save, "disabled")[-2:] == [True, False]
+    assert not any(control.continuous_update for control in slider.controls.values())
+
+
+def test_completion_moves_on_colab(shown, colab, monkeypatch):
+    model, dataset, draw, sheets = small_model(torch.float32, fusion="all"), pictures(), base.captioned, []
+    with colab.cell():
+        panel = Completion(model, dataset, zoom=1)
+    monkeypatch.setattr("kit.widgets.completion.captioned", lambda *given: sheets.append(given) or draw(*given))
+    rows = grown(colab, panel, "given", value=3)
+    assert rows[-1:] == [pixels(to_png(draw(*sheets[-1])))]
+    assert len(set(rows)) >= 6, "five rows, then the numbers"
+    prefix = dataset[0][0][None, :, :3]
+    images = generate(
+        model, torch.zeros(4, dtype=torch.long), generator=torch.Generator().manual_seed(0), prefix=prefix
+    )
+    assert torch.equal(sheets[-1][0][1:5], images)
+    assert not any(control.continuous_update for control in panel.controls.values())
+
+
+def test_on_colab_a_callback_interrupts_the_drawing(shown, colab, monkeypatch):
+    rows: list = []
+
+    def observed(model, labels, generator, temperature, on_row):
+        for row in range(4):
+            rows.append((temperature, row))
+            on_row(row, torch.full((len(labels), 3, 8, 8), row / 8))
+
+    with colab.cell():
+        slider = ClassSlider(small_model(torch.float32), zoom=1)
+    monkeypatch.setattr(class_slider, "generate", observed)
+    slider.picture.observe(lambda _change: slider.controls["temperature"].set_trait("value", 0.7), names="value")
+    grown(colab, slider, "temperature", value=0.5)
+    assert rows == [(0.5, 0), *((0.7, row) for row in range(4))] and slider.drawn["temperature"] == 0.7
+
+
+@pytest.mark.parametrize("platform", ["laptop", "kaggle"])
+def test_elsewhere_a_thread_draws(shown, monkeypatch, platform):
+    monkeypatch.setattr(base, "platform_name", lambda: platform)
+    slider, threads = ClassSlider(small_model(torch.float32), zoom=1), []
+    assert all(slider.controls[name].continuous_update for name in ("label", "temperature", "count"))
+    monkeypatch.setattr(class_slider, "generate", lambda *_given, **_how: threads.append(threading.current_thread()))
+    slider.controls["seed"].value = 1
+    wait_for(lambda: threads)
+    assert threads[0] is not threading.main_thread()
 
 
 def test_pictures_of_another_size_are_refused(shown):

@@ -7,6 +7,8 @@ sampling, classify         drawing pixel by pixel; Bayes' rule and its scores
 muon, training             the optimiser; losses, steps, presets;   checkpoints, figures: weights; pictures
 """
 
+__version__ = "2026.11.28"  # the day it was published; of several kits, the notebooks' first cell takes the newest
+
 
 class UsageError(ValueError):
     """An input that the user can mend. Its text is one line: what is wrong and what to do."""

@@ -120,7 +120,17 @@ class PixelLogProb(torch.autograd.Function):
         return of_params * grad[:, None], None
 
 
-def sample(params: Tensor, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+def uniform_noise(params: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """The random numbers with which `sample` draws from params (B, 10K, H, W): (B, K + 3, H, W) on the generator's
+    device, or theirs."""
+    b, channels, h, w = params.shape
+    device = generator.device if generator is not None else params.device
+    return torch.rand(b, channels // 10 + 3, h, w, generator=generator, device=device)
+
+
+def sample(
+    params: Tensor, generator: torch.Generator | None = None, temperature: float = 1.0, noise: Tensor | None = None
+) -> Tensor:
     """Draws pictures from the mixture, every pixel on its own; -> (B, 3, H, W), exactly on the levels v / 127.5 - 1.
 
     A component is chosen (Gumbel-max), then each colour by the inverse CDF, mean + scale * logit(uniform), and
@@ -131,11 +141,12 @@ def sample(params: Tensor, generator: torch.Generator | None = None, temperature
         params: (B, 10K, H, W).
         generator: where random numbers come from; it may live on another device than `params`.
         temperature: multiplies all randomness; 1 is the model, 0 the most likely component's means.
+        noise: what `uniform_noise` gave, in place of the generator's next numbers.
     """
     mixture = unpack(params)
     b, _, k, h, w = mixture.means.shape
-    device = generator.device if generator is not None else params.device
-    noise = torch.rand(b, k + 3, h, w, generator=generator, device=device).to(mixture.means).clamp(1e-5, 1 - 1e-5)
+    noise = uniform_noise(params, generator) if noise is None else noise
+    noise = noise.to(mixture.means).clamp(1e-5, 1 - 1e-5)
     gumbel = -torch.log(-torch.log(noise[:, :k]))
     logistic = torch.logit(noise[:, k:])  # (B, 3, H, W)
 

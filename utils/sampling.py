@@ -58,13 +58,7 @@ def generate(
 
 @torch.inference_mode()
 def generate_naive(
-    model: ConditionalPixelCNN,
-    labels: Tensor,
-    *,
-    generator: torch.Generator | None = None,
-    temperature: float = 1.0,
-    prefix: Tensor | None = None,
-    on_row: Callable[[int, Tensor], object] | None = None,
+    model, labels: Tensor, *, generator=None, temperature=1.0, prefix: Tensor | None = None, on_row=None
 ) -> Tensor:
     """As `generate`, by a whole forward pass for every pixel: the reference that `generate` must equal."""
     images, nr_known = blank_pictures(model, labels, temperature, prefix)
@@ -74,6 +68,20 @@ def generate_naive(
             if i >= nr_known:
                 params = model(images, labels)[:, :, i : i + 1, j : j + 1]
                 images[:, :, i, j] = mixture.sample(params, generator, temperature)[:, :, 0, 0]
+        if on_row:
+            on_row(i, images)
+    return images
+
+
+@torch.inference_mode()
+def generate_by_graphs(
+    model, labels: Tensor, *, generator=None, temperature=1.0, prefix: Tensor | None = None, on_row=None
+) -> Tensor:
+    """As `generate`, on an NVIDIA GPU, by CUDA graphs. No GPU has run it yet: `make gpu` tells whether it is equal."""
+    images, nr_known = blank_pictures(model, labels, temperature, prefix)
+    rows = RowGraphs(CachedNetwork(model.eval(), labels.to(images.device)), temperature)
+    for i in range(images.shape[2]):
+        rows.draw(i, images, generator if i >= nr_known else None, i < nr_known)
         if on_row:
             on_row(i, images)
     return images
@@ -130,21 +138,25 @@ def with_weights_of_now(layer: nn.Module) -> Callable[[Tensor], Tensor]:
 class RowConv:
     """A down-shifted convolution that is fed row after row and remembers the one above."""
 
-    def __init__(self, layer: ShiftedConv2d):
-        self.conv, (self.left, self.right, _, _) = with_weights_of_now(layer), layer.padding
-        self.above: Tensor | None = None
+    def __init__(self, layer: ShiftedConv2d, batch: int, width: int):
+        self.conv, (left, right, _, _) = with_weights_of_now(layer), layer.padding
+        self.rows = layer.conv.bias.new_zeros(batch, layer.conv.in_channels, 2, left + width + right)
+        self.inside = slice(left, left + width)
+
+    def put(self, row: Tensor) -> None:  # (B, C, 1, W)
+        self.rows[:, :, 0] = self.rows[:, :, 1]
+        self.rows[:, :, 1, self.inside] = row[:, :, 0]
 
     def __call__(self, row: Tensor) -> Tensor:  # (B, C, 1, W) -> (B, C', 1, W / stride)
-        above = torch.zeros_like(row) if self.above is None else self.above
-        self.above = row
-        return self.conv(F.pad(torch.cat([above, row], dim=2), (self.left, self.right)))
+        self.put(row)
+        return self.conv(self.rows)
 
 
 class RowBlock:
     """A gated block of the u stream, a row at a time."""
 
-    def __init__(self, block: GatedResidualBlock, modulation: Modulation | None):
-        self.conv_in, self.conv_out = RowConv(block.conv_in), RowConv(block.conv_out)
+    def __init__(self, block: GatedResidualBlock, modulation: Modulation | None, batch: int, width: int):
+        self.conv_in, self.conv_out = RowConv(block.conv_in, batch, width), RowConv(block.conv_out, batch, width)
         self.skip = None if block.skip is None else with_weights_of_now(block.skip)
         self.modulation = modulation
 
@@ -230,27 +242,30 @@ class CachedNetwork:
         bias = model.head.conv.bias
         no_pixel = bias.new_zeros(batch, 3, width, width)
         self.early = model.fusion.add("x", no_pixel, labels)  # (B, 3, H, W)
+        self.early_row = no_pixel[:, :, 0].clone()  # (B, 3, W)
         self.row = bias.new_zeros(batch, 4, width)  # the colours of the current row, and ones
 
-        self.u_first = RowConv(model.u_first)
+        self.u_first = RowConv(model.u_first, batch, width)
         self.ul_first_above = with_weights_of_now(model.ul_first_above)
         self.left_weight = model.ul_first_left.conv.weight[:, :, :, 0]  # (F, 4, 2): above, here
         modulations = iter(model.fusion.modulations(labels))
 
         def blocks(pairs, width):
             return [
-                (RowBlock(p.u, next(modulations)), PixelBlock(p.ul, next(modulations), batch, width)) for p in pairs
+                (RowBlock(p.u, next(modulations), batch, width), PixelBlock(p.ul, next(modulations), batch, width))
+                for p in pairs
             ]
 
         self.down_blocks = [blocks(model.down_blocks[s], width >> s) for s in range(NR_SCALES)]
         up_blocks = [blocks(model.up_blocks[s], width >> s) for s in reversed(range(NR_SCALES))]
         self.up_blocks = up_blocks[::-1]
         self.down_convs = [
-            (RowConv(conv["u"]), PixelConv(conv["ul"], batch, width >> s)) for s, conv in enumerate(model.down_convs)
+            (RowConv(conv["u"], batch, width >> s), PixelConv(conv["ul"], batch, width >> s))
+            for s, conv in enumerate(model.down_convs)
         ]
         nr_filters = model.config.nr_filters
         # what the coarser scale last sent up: two rows of u, two rows of ul that fill two columns at a time
-        self.u_up = [bias.new_empty(0)] * (NR_SCALES - 1)
+        self.u_up = [bias.new_zeros(batch, nr_filters, 2, width >> s) for s in range(NR_SCALES - 1)]
         self.ul_up = [bias.new_zeros(batch, 2, width >> s, nr_filters) for s in range(NR_SCALES - 1)]
         self.u_up_convs = [with_weights_of_now(conv["u"]) for conv in model.up_convs]
         self.up_weights = [conv["ul"].conv.weight.permute(0, 2, 3, 1).flatten(1) for conv in model.up_convs]
@@ -263,7 +278,16 @@ class CachedNetwork:
 
     def start_row(self, i: int) -> None:
         """Brings the u stream to row i, and readies the ul stream for the row's pixels."""
+        self.place(i)
+        self.advance()
+
+    def place(self, i: int) -> None:
+        """What differs between rows of one kind: where they are."""
         self.i = i
+        self.early_row.copy_(self.early[:, :, i])
+
+    def advance(self) -> None:
+        i = self.i
         above = self.row.clone()[:, :, None]  # (B, 4, 1, W): the picture's row i - 1
         self.row.zero_()
         self._first_features(i, above)
@@ -273,7 +297,7 @@ class CachedNetwork:
             if s > 0:
                 u_conv, ul_conv = self.down_convs[s - 1]
                 if (i >> (s - 1)) % 2:  # an odd row leaves the coarser scale as it is
-                    u_conv.above = u
+                    u_conv.put(u)
                     break
                 u = u_conv(u)
                 ul_conv.start_row()
@@ -292,7 +316,7 @@ class CachedNetwork:
                 u = u_block(u, rows[s].pop())
                 ul_block.start_row(u)
             if s > 0:
-                self.u_up[s - 1] = self.u_up_convs[s - 1](u)  # (B, F, 2, 2W)
+                self.u_up[s - 1].copy_(self.u_up_convs[s - 1](u))  # (B, F, 2, 2W)
 
     def _first_features(self, i: int, above: Tensor) -> None:
         """u0 of the row, and all of ul0 but what comes from the pixel at the left."""
@@ -342,5 +366,56 @@ class CachedNetwork:
 
     def put(self, j: int, pixel: Tensor) -> None:
         """Tells the colours (B, 3) of pixel (i, j)."""
-        self.row[:, :3, j] = pixel + self.early[:, :, self.i, j]
+        self.row[:, :3, j] = pixel + self.early_row[:, :, j]
         self.row[:, 3, j] = 1
+
+
+def captured(work: Callable[[], object]) -> Callable[[], object]:
+    """Records what `work` launches on the GPU, without running it; -> runs it."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
+
+
+class RowGraphs:
+    """A row of pixels at once. On a GPU a pixel is some 300 kernels so small that launching them takes longer than they
+    do. Rows come in four kinds, by the scales that they reach. The first of each kind is drawn as ever, the second is
+    captured as a CUDA graph, and every later one replays it: the same kernels on the same memory, launched in one go.
+    For that, all that lives on from row to row stays where it is: nothing above replaces a tensor, it writes into it.
+    """
+
+    NR_KINDS = 2 ** (NR_SCALES - 1)
+
+    def __init__(self, network: CachedNetwork, temperature: float):
+        self.network, self.temperature = network, temperature
+        self.replays: dict[int, Callable] = {}
+        batch, nr_params = network.head_bias.shape
+        self.params = network.head_bias.new_zeros(batch, nr_params, 1, 1)
+        self.pixels = network.early_row.clone()  # (B, 3, W)
+        self.is_known = torch.zeros((), dtype=torch.bool, device=self.pixels.device)
+        self.noise = torch.stack([mixture.uniform_noise(self.params)] * network.width)  # (W, B, K + 3, 1, 1)
+
+    def draw(self, i: int, images: Tensor, generator: torch.Generator | None, is_known: bool) -> None:
+        """Row i of (B, 3, H, W), which is there already if it is known."""
+        self.network.place(i)
+        self.pixels.copy_(images[:, :, i])
+        self.is_known.fill_(is_known)
+        if not is_known:
+            self.noise.copy_(torch.stack([mixture.uniform_noise(self.params, generator) for _ in self.noise]))
+        kind = i % self.NR_KINDS
+        if i < self.NR_KINDS:
+            self._pixels_of_row()
+        else:
+            if kind not in self.replays:
+                self.replays[kind] = captured(self._pixels_of_row)
+            self.replays[kind]()
+        images[:, :, i] = self.pixels
+
+    def _pixels_of_row(self) -> None:
+        self.network.advance()
+        for j, noise in enumerate(self.noise):
+            params, pixel = self.network.params(j)[:, :, None, None], self.pixels[:, :, j]
+            drawn = mixture.sample(params, temperature=self.temperature, noise=noise)[:, :, 0, 0]
+            pixel.copy_(torch.where(self.is_known, pixel, drawn))
+            self.network.put(j, pixel)

@@ -13,6 +13,13 @@ from utils.data import ImageDataset
 from utils.figures import to_picture
 from utils.model import ConditionalPixelCNN
 
+from ..platforms import platform_name
+
+
+def threads_are_shown() -> bool:
+    """Whether the page shows what a thread changes. On Colab it stands still (googlecolab/colabtools issue 3373)."""
+    return platform_name() != "colab"
+
 
 def show(widget, png: bytes, update: bool = False) -> None:
     """Displays a widget where a kernel runs, and the picture where none does; `update` replaces that picture."""

@@ -11,7 +11,7 @@ from .drawing import Drawing, drawing_controls
 
 
 class ClassSlider(Drawing):
-    """Pictures that grow row by row; moving a control interrupts the drawing and begins the new one.
+    """Pictures that grow row by row; moving a control begins a new drawing.
 
     Args:
         model: whose classes are offered, by name.

@@ -13,13 +13,16 @@ from utils.figures import PALETTE, style
 
 from ..platforms import runs_folder
 from ..runs import read_metrics
-from .base import Shown, to_png
+from .base import Shown, threads_are_shown, to_png
+
+ON_COLAB = " On Colab this moves only while a cell calls follow() or look()."
 
 
 class TrainingDashboard(Shown):
     """Loss and accuracy of a run, its speed, the time left and its latest gallery, while it goes on.
 
-    A thread looks at the run's files until the run is finished or the widget is closed; nothing is written.
+    A thread looks at the run's files until the run is finished or the widget is closed; nothing is written. On Colab
+    there is no thread: it moves only while a cell calls `follow()`, or `look()`, in `on_epoch` of `train` say.
 
     Args:
         run: a name under checkpoints/runs/, or a folder; it need not exist yet.
@@ -31,20 +34,24 @@ class TrainingDashboard(Shown):
         super().__init__()
         self.folder, self.interval = runs_folder() / run, interval
         self.seen: object = None
+        self.looking = threading.Lock()  # a cell may look while the thread does
         self.closed = threading.Event()
         self.box.observe(lambda _change: self.closed.set(), names="comm")  # closing a widget takes its comm away
         self.look()
         self.show()
         self.thread = threading.Thread(target=self._follow, daemon=True)
-        self.thread.start()
+        if threads_are_shown():
+            self.thread.start()
 
     def close(self) -> None:
         """Takes the widget away and ends the thread."""
         self.box.close()
 
-    def wait(self) -> None:
-        """Returns when the run is finished or the widget is closed; the static picture is then the last one."""
-        self.thread.join()
+    def follow(self) -> None:
+        """Looks from this cell until the run is finished, the widget is closed or the cell is interrupted; the static
+        picture is then the last one."""
+        with contextlib.suppress(KeyboardInterrupt):
+            self._follow()
         if not self.closed.is_set():
             self.show(update=True)
 
@@ -54,19 +61,20 @@ class TrainingDashboard(Shown):
 
     def look(self) -> bool:
         """Reads the files, redraws if they have changed; -> the run is finished, its last gallery included."""
-        config, metrics, gallery = {}, self.folder / "metrics.jsonl", self.folder / "gallery.png"
-        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-            config = json.loads((self.folder / "config.json").read_text())["train"]
-        self.lines = read_metrics(metrics)
-        drawn = gallery.read_bytes() if gallery.exists() else b""
-        finished = bool(self.lines) and self.lines[-1]["epoch"] == config.get("epochs")
-        if finished and config["sample_every"] and config["epochs"] % config["sample_every"] == 0:
-            finished = bool(drawn) and gallery.stat().st_mtime >= metrics.stat().st_mtime  # it comes after the line
-        if self.seen != (config, self.lines, drawn):
-            self.seen = (config, self.lines, drawn)
-            self.say(self._sentence(config))
-            self.picture.value = self._png(config, drawn)
-        return finished
+        with self.looking:
+            config, metrics, gallery = {}, self.folder / "metrics.jsonl", self.folder / "gallery.png"
+            with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+                config = json.loads((self.folder / "config.json").read_text())["train"]
+            self.lines = read_metrics(metrics)
+            drawn = gallery.read_bytes() if gallery.exists() else b""
+            finished = bool(self.lines) and self.lines[-1]["epoch"] == config.get("epochs")
+            if finished and config["sample_every"] and config["epochs"] % config["sample_every"] == 0:
+                finished = bool(drawn) and gallery.stat().st_mtime >= metrics.stat().st_mtime  # it comes after the line
+            if self.seen != (found := (config, self.lines, drawn, finished)):
+                self.say(self._sentence(config) + ("" if finished or threads_are_shown() else ON_COLAB))
+                self.picture.value = self._png(config, drawn)
+                self.seen = found
+            return finished
 
     def _sentence(self, config: dict) -> str:
         name = self.folder.name

@@ -12,7 +12,7 @@ from utils import UsageError
 from utils.checkpoints import write_atomically
 from utils.model import ConditionalPixelCNN
 
-from .base import Panel, options_of, seed_control, to_png
+from .base import Panel, options_of, seed_control, threads_are_shown, to_png
 
 SAMPLES = Path("samples")  # where pictures are saved, seen from the notebook
 
@@ -23,6 +23,8 @@ class Interrupted(Exception):
 
 class Drawing(Panel):
     """A panel whose picture grows in a thread; a newer setting interrupts it. A button saves what was drawn.
+
+    On Colab no thread is used: the picture grows while the control's message is handled, then comes the next message.
 
     Args:
         draw: called with `progress` and the controls' values; `progress(picture)` shows a PIL picture, or raises
@@ -36,9 +38,12 @@ class Drawing(Panel):
 
         self.class_names = class_names
         self.latest: object = None  # the request that may draw; older ones give up when they see a newer
-        self.drawing = threading.Lock()
+        self.drawing = threading.RLock()
         self.save = ipywidgets.Button(description="save as PNG", disabled=True)
         self.save.on_click(self._on_save)
+        if not threads_are_shown():
+            for control in controls.values():
+                control.continuous_update = False  # each position on the way would be drawn to its end
         super().__init__(draw, controls, [*controls.values(), self.save])
 
     def redraw(self) -> None:
@@ -47,13 +52,19 @@ class Drawing(Panel):
 
     def _on_change(self, _change) -> None:
         self.latest = request = object()
-        threading.Thread(target=self._grow, args=(request, self.values()), daemon=True).start()
+        if threads_are_shown():
+            threading.Thread(target=self._grow, args=(request, self.values()), daemon=True).start()
+        else:
+            # A callback that moves a control meanwhile comes here again: the older drawing gives up after the newer.
+            # What the page sends meanwhile cannot be seen: the kernel handles it when this is done.
+            self._grow(request, self.values())
 
     def _grow(self, request: object, values: dict) -> None:
         def progress(picture: Image.Image) -> None:
-            if request is not self.latest:
+            if request is self.latest:
+                self.picture.value = to_png(picture)
+            if request is not self.latest:  # perhaps only since the picture was shown
                 raise Interrupted
-            self.picture.value = to_png(picture)
 
         with self.drawing, contextlib.suppress(Interrupted):  # an older drawing gives up at its next row
             self.save.disabled = True

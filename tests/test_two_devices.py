@@ -1,0 +1,91 @@
+"""Nothing on the CPU meets something on a GPU: PyTorch's fake tensors say they lie on `cuda`, and hold no values."""
+
+import pytest
+import torch
+from conftest import random_pictures
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from kit.train import draw_gallery
+from utils import mixture, sampling
+from utils.classify import class_log_likelihoods, evidence_map
+from utils.model import ConditionalPixelCNN, ModelConfig
+
+CUDA = torch.device("cuda", 0)
+MEET = "same device|convert all Tensors to FakeTensors"
+
+
+class PretendedGpu(TorchFunctionMode):
+    """What goes to `cuda` becomes a fake tensor there; what comes back to the CPU is real again, and 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.fakes = FakeTensorMode()
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function == torch.Tensor.cpu and isinstance(args[0], FakeTensor):
+            return torch.zeros(args[0].shape, dtype=args[0].dtype)
+        given = tree_leaves((args, kwargs))
+        if not any(isinstance(each, FakeTensor) or each == CUDA for each in given if type(each) is not torch.Tensor):
+            return function(*args, **kwargs)
+        if function == torch.Tensor.to and not isinstance(args[0], FakeTensor):
+            args = (self.fakes.from_tensor(args[0]), *args[1:])
+        with self.fakes:
+            return function(*args, **kwargs)
+
+
+@pytest.fixture
+def model(tmp_path):
+    with PretendedGpu() as gpu:
+        with gpu.fakes, CUDA:
+            model = ConditionalPixelCNN(
+                ModelConfig(3, nr_resnet=1, nr_filters=6, nr_logistic_mix=2, image_size=8, fusion="all")
+            ).eval()
+        assert {parameter.device for parameter in model.parameters()} == {CUDA}
+        yield model
+
+
+@pytest.fixture
+def x():
+    return random_pictures(2, dtype=torch.float32)
+
+
+def test_the_stand_in_finds_a_meeting(model, x):
+    y = torch.tensor([0, 1])
+    for pictures, labels in ((x, y.to(CUDA)), (x.to(CUDA), y)):
+        with pytest.raises(Exception, match=MEET):
+            model(pictures, labels)
+    params = model(x.to(CUDA), y.to(CUDA))
+    with pytest.raises(Exception, match=MEET):
+        mixture.log_prob(params, x)
+
+
+def test_the_network_and_the_loss(model, x):
+    params = model(x.to(CUDA), torch.tensor([0, 1]).to(CUDA))
+    assert params.shape == (2, 20, 8, 8) and params.device == CUDA
+    assert mixture.log_prob(params, x.to(CUDA)).device == CUDA
+
+
+def test_classification_takes_pictures_from_the_cpu(model, x):
+    assert class_log_likelihoods(model, x).shape == (2, 3) and class_log_likelihoods(model, x).device == CUDA
+    assert evidence_map(model, x[0], 0, 1).shape == (8, 8)
+
+
+@pytest.mark.parametrize("draw", [sampling.generate, sampling.generate_naive])
+def test_drawing_with_a_generator_of_the_cpu(model, x, draw):
+    rows = []
+    images = draw(
+        model,
+        torch.tensor([2, 0]),
+        generator=torch.Generator().manual_seed(0),
+        prefix=x[:1, :, :3],
+        on_row=lambda row, images: rows.append((row, images.device)),
+    )
+    assert images.shape == (2, 3, 8, 8) and rows == [(row, CUDA) for row in range(8)]
+
+
+def test_the_gallery(model, tmp_path):
+    draw_gallery(model, tmp_path / "gallery.png", seed=0, per_class=1)
+    assert (tmp_path / "gallery.png").is_file()
