@@ -2,8 +2,10 @@
 PYTHON ?= python3
 IN_VENV := .venv/bin/python
 CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+MINUTES ?= 10
 
-.PHONY: demo lab test test-browser chromium notebooks report bench kaggle colab
+.PHONY: demo lab test test-browser chromium notebooks report bench gpu kaggle colab
+
 .DELETE_ON_ERROR:
 
 demo: .venv/ready
@@ -34,6 +36,10 @@ report: .venv/ready
 
 bench: .venv/ready
 	$(IN_VENV) -m benchmarks
+
+# what only an NVIDIA GPU can show, in dist/gpu: make gpu MINUTES=10
+gpu: .venv/ready
+	$(IN_VENV) -m benchmarks.gpu --minutes $(MINUTES) --out dist/gpu
 
 # the names must be typed: many systems set USERNAME to the login name, which is not the one on Kaggle
 typed = '$(if $(filter command,$(origin $(1))),$($(1)))'

@@ -11,13 +11,14 @@ import torch
 import torch._inductor.config
 
 from utils import mixture
-from utils.device import memory_format, pick_device, pick_precision
-from utils.training import train_step, update_average
+from utils.device import memory_format, pick_precision
+from utils.training import TrainConfig, build_optimizer, train_step, update_average
 
 from . import plain
 from .common import Row, Setting, forward_flops, matmul_rate, seconds
 
 CPU = torch.device("cpu")
+REPORT = TrainConfig()
 
 
 def batch_for(model, batch: int, device: torch.device):
@@ -45,18 +46,18 @@ def plain_step(setting: Setting, batch: int):
     return step
 
 
-def tuned_step(setting: Setting, batch: int, device=CPU, precision=None, compiled=False):
+def tuned_step(model, batch: int, device=CPU, precision=None, compiled=False, config: TrainConfig = REPORT):
     """What `kit.train.train` does with a batch."""
     precision = precision or pick_precision(device)
-    model = setting.model().to(device, memory_format=memory_format(device)).train()
+    model = model.to(device, memory_format=memory_format(device)).train()
     averaged = copy.deepcopy(model)
-    optimizer = torch.optim.Adam(model.parameters(), lr=2e-4, fused=True)
+    optimizer = build_optimizer(model, config)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     x, y = batch_for(model, batch, device)
     forward = torch.compile(model, dynamic=False) if compiled else model
 
     def step():
-        train_step(forward, x, y, optimizer, scaler, precision)
+        train_step(forward, x, y, optimizer, scaler, precision, config.grad_clip)
         update_average(averaged, model, 0.999, 10**6)
 
     return step
@@ -76,8 +77,8 @@ def rows(setting: Setting):
     before = seconds(plain_step(setting, batch), repeats, warmup=2)
     what = f"training step, batch {batch}, report's model"
     note = str(precision).removeprefix("torch.")
-    yield Row(what, before, seconds(tuned_step(setting, batch), repeats, warmup=2), floor, note)
-    compiled = tuned_step(setting, batch, compiled=True)
+    yield Row(what, before, seconds(tuned_step(setting.model(), batch), repeats, warmup=2), floor, note)
+    compiled = tuned_step(setting.model(), batch, compiled=True)
     try:
         with torch._inductor.config.patch(force_disable_caches=True):  # as on a machine that sees it first
             warmup = seconds(compiled, 1, warmup=0)
@@ -89,10 +90,6 @@ def rows(setting: Setting):
     before, after = (peak_memory(path, setting, batch) for path in ("plain", "tuned"))
     note = f"plain {before:.0f} MiB, this kit {after:.0f} MiB"
     yield Row("peak memory of that step", None, None, None, note)
-
-    device = pick_device()
-    if device.type == "cuda":
-        yield from gpu_rows(setting, device)
 
 
 def loss_row(setting: Setting) -> Row:
@@ -117,18 +114,6 @@ def loss_row(setting: Setting) -> Row:
     )
 
 
-def gpu_rows(setting: Setting, device: torch.device):
-    for batch in (16, 64, 256):
-        for precision in (torch.float32, torch.float16, torch.bfloat16):
-            rate = matmul_rate(precision, device, 8192)
-            floor = 3 * batch * forward_flops(setting.model()) / rate
-            for compiled in (False, True):
-                torch.compiler.reset()
-                time = seconds(tuned_step(setting, batch, device, precision, compiled), 10, warmup=5)
-                how = f"{str(precision).removeprefix('torch.')}, {'compiled' if compiled else 'eager'}"
-                yield Row(f"GPU training step, batch {batch}, {how}", None, time, floor, f"{batch / time:.0f} images/s")
-
-
 def peak_mib() -> float:
     """The most memory this process has held. Linux counts a parent's peak in `getrusage`, hence its own file first."""
     status = Path("/proc/self/status")
@@ -139,7 +124,8 @@ def peak_mib() -> float:
 
 if __name__ == "__main__":
     which, tiny, batch = sys.argv[1:]
-    step = {"plain": plain_step, "tuned": tuned_step}[which](Setting(tiny == "1"), int(batch))
+    setting = Setting(tiny == "1")
+    step = plain_step(setting, int(batch)) if which == "plain" else tuned_step(setting.model(), int(batch))
     start = peak_mib()
     for _ in range(3):
         step()

@@ -19,6 +19,7 @@ def pick_device(name: str = "auto") -> torch.device:
         try:
             device = torch.device(kind)
             try_convolution(device)
+            torch.backends.cudnn.allow_tf32 = False  # else a GPU's float32 convolutions round to 10 bits
             return device
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             reason = str(error).splitlines()[0]

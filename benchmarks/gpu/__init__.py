@@ -1,0 +1,1 @@
+"""What only a GPU can show, in one go: `make gpu`, or `python -m benchmarks.gpu --help`."""
