@@ -138,25 +138,22 @@ def with_weights_of_now(layer: nn.Module) -> Callable[[Tensor], Tensor]:
 class RowConv:
     """A down-shifted convolution that is fed row after row and remembers the one above."""
 
-    def __init__(self, layer: ShiftedConv2d, batch: int, width: int):
-        self.conv, (left, right, _, _) = with_weights_of_now(layer), layer.padding
-        self.rows = layer.conv.bias.new_zeros(batch, layer.conv.in_channels, 2, left + width + right)
-        self.inside = slice(left, left + width)
-
-    def put(self, row: Tensor) -> None:  # (B, C, 1, W)
-        self.rows[:, :, 0] = self.rows[:, :, 1]
-        self.rows[:, :, 1, self.inside] = row[:, :, 0]
+    def __init__(self, layer: ShiftedConv2d):
+        self.conv, (self.left, self.right, _, _) = with_weights_of_now(layer), layer.padding
+        self.above: Tensor | None = None
 
     def __call__(self, row: Tensor) -> Tensor:  # (B, C, 1, W) -> (B, C', 1, W / stride)
-        self.put(row)
-        return self.conv(self.rows)
+        above = torch.zeros_like(row) if self.above is None else self.above
+        rows = F.pad(torch.cat([above, row], dim=2), (self.left, self.right))
+        self.above = above.copy_(row)
+        return self.conv(rows)
 
 
 class RowBlock:
     """A gated block of the u stream, a row at a time."""
 
-    def __init__(self, block: GatedResidualBlock, modulation: Modulation | None, batch: int, width: int):
-        self.conv_in, self.conv_out = RowConv(block.conv_in, batch, width), RowConv(block.conv_out, batch, width)
+    def __init__(self, block: GatedResidualBlock, modulation: Modulation | None):
+        self.conv_in, self.conv_out = RowConv(block.conv_in), RowConv(block.conv_out)
         self.skip = None if block.skip is None else with_weights_of_now(block.skip)
         self.modulation = modulation
 
@@ -245,23 +242,21 @@ class CachedNetwork:
         self.early_row = no_pixel[:, :, 0].clone()  # (B, 3, W)
         self.row = bias.new_zeros(batch, 4, width)  # the colours of the current row, and ones
 
-        self.u_first = RowConv(model.u_first, batch, width)
+        self.u_first = RowConv(model.u_first)
         self.ul_first_above = with_weights_of_now(model.ul_first_above)
         self.left_weight = model.ul_first_left.conv.weight[:, :, :, 0]  # (F, 4, 2): above, here
         modulations = iter(model.fusion.modulations(labels))
 
         def blocks(pairs, width):
             return [
-                (RowBlock(p.u, next(modulations), batch, width), PixelBlock(p.ul, next(modulations), batch, width))
-                for p in pairs
+                (RowBlock(p.u, next(modulations)), PixelBlock(p.ul, next(modulations), batch, width)) for p in pairs
             ]
 
         self.down_blocks = [blocks(model.down_blocks[s], width >> s) for s in range(NR_SCALES)]
         up_blocks = [blocks(model.up_blocks[s], width >> s) for s in reversed(range(NR_SCALES))]
         self.up_blocks = up_blocks[::-1]
         self.down_convs = [
-            (RowConv(conv["u"], batch, width >> s), PixelConv(conv["ul"], batch, width >> s))
-            for s, conv in enumerate(model.down_convs)
+            (RowConv(conv["u"]), PixelConv(conv["ul"], batch, width >> s)) for s, conv in enumerate(model.down_convs)
         ]
         nr_filters = model.config.nr_filters
         # what the coarser scale last sent up: two rows of u, two rows of ul that fill two columns at a time
@@ -297,7 +292,8 @@ class CachedNetwork:
             if s > 0:
                 u_conv, ul_conv = self.down_convs[s - 1]
                 if (i >> (s - 1)) % 2:  # an odd row leaves the coarser scale as it is
-                    u_conv.put(u)
+                    assert u_conv.above is not None  # an even row came before
+                    u_conv.above.copy_(u)
                     break
                 u = u_conv(u)
                 ul_conv.start_row()
