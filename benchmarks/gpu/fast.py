@@ -82,8 +82,10 @@ def steps(job: Job, limits: Limits, presets: dict[str, dict], batches, precision
                     continue
                 try:
                     yield step_line(job, limits, what, config, batch, precision, compiled, repeats)
-                except (RuntimeError, torch.OutOfMemoryError) as error:  # too little memory, no compiler
+                except RuntimeError as error:  # too little memory, no compiler
                     yield not_measured(what, str(error).splitlines()[0])
+                if job.device.type == "cuda":
+                    torch.cuda.empty_cache()
 
 
 def step_line(job: Job, limits: Limits, what: str, preset: dict, batch, precision, compiled, repeats) -> dict:
