@@ -37,7 +37,7 @@ def main() -> int:
     for group in tqdm([*args.groups, *(["peer"] if args.peer else [])], desc="benchmarks", disable=None):
         module = importlib.import_module(f".{group}", __package__)
         rows += module.rows(setting, args.peer) if group == "peer" else module.rows(setting)
-    rows.append(Row("GPU: training, sampling, classification", None, None, None, "not measured here: make gpu"))
+    rows.append(Row("GPU: training, sampling, classification", None, None, None, "not measured: `make gpu`"))
     args.out.write_text(json.dumps(about | {"rows": [asdict(row) for row in rows]}, indent=2) + "\n")
     print(f"{about['machine']}, {about['date']}{', tiny sizes' if args.tiny else ''}\n\n{table(rows)}")
     return 0

@@ -32,8 +32,8 @@ def kaggle(username: str) -> str:
     """Builds in dist/kaggle/ what `kaggle datasets create` and `kaggle kernels push` take; -> what to type next.
 
     The fields are those of the Kaggle CLI's docs/datasets_metadata.md and docs/kernels_metadata.md.
-    Raises UsageError for a user name that Kaggle has not, outside a git clone, and for photographs that are not whole:
-    dist/kaggle/ is then as it was.
+    Raises UsageError for a user name that Kaggle would not give, outside a git clone, and where some photographs are
+    missing or damaged: dist/kaggle/ is then as it was.
     """
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", username):
         rule = "what follows kaggle.com/ in your profile's address, small letters and digits"

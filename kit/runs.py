@@ -125,8 +125,9 @@ class Stopwatch:
         self.times = [time.perf_counter()]
 
     def reason(self) -> str:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        for gpu in (torch.cuda, torch.mps):
+            if gpu.is_available():
+                gpu.synchronize()
         self.times.append(time.perf_counter())
         warm = self.times[self.WARM_UP :]
         return "measured" if len(warm) > self.ENOUGH or (len(warm) > 4 and warm[-1] - warm[0] > 10) else ""
@@ -202,14 +203,6 @@ def load_state(path: str | Path) -> dict:
     except Exception as error:  # torch.load has no common class for damaged files
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UsageError(f"{path} cannot be read as training state: {reason}") from None
-
-
-def forget_state(folder: Path) -> None:
-    """Takes away what `RunState.save` wrote, and the folder if nothing else is in it."""
-    for name in ("last.pt", "previous.pt"):
-        (folder / name).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        folder.rmdir()
 
 
 def _link(file: Path, copy: Path) -> None:

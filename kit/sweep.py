@@ -35,6 +35,8 @@ def read_grid(path: str | Path) -> dict[str, list]:
     parameters = sweep.get("parameters")
     if not isinstance(parameters, dict) or not parameters:
         raise UsageError(f"{path} has no `parameters`")
+    if "minutes" in parameters:
+        raise UsageError(f"{path}: runs are compared at the same number of epochs: give `epochs`, not `minutes`")
     grid = {}
     for name, choice in parameters.items():
         if not isinstance(choice, dict) or set(choice) not in ({"value"}, {"values"}):

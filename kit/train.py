@@ -6,6 +6,7 @@ import functools
 import json
 import math
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -97,7 +98,7 @@ def train(
     if config.compile:
         forward = torch.compile(forward, dynamic=False)
 
-    rest_of_epoch = functools.partial(_train_epoch, run_state, forward, images, labels, precision, folder)
+    rest_of_epoch = functools.partial(_train_epoch, run_state, forward, images, labels, precision)
     log_likelihoods = distributed.class_log_likelihoods
     validate = functools.partial(training.validate, averaged, precision=precision, log_likelihoods=log_likelihoods)
     steps_per_epoch = math.ceil(len(labels) / config.batch_size)
@@ -108,20 +109,20 @@ def train(
             for left_over in folder.glob(".*.tmp"):  # of a process that was killed while it saved
                 left_over.unlink()
             runs.keep_metrics(folder, run_state.epoch)
+        stop = at_the_end.enter_context(StopRequest(runs.seconds_of(config.time_limit)))
         if minutes and not resume:
-            parts = (rest_of_epoch, steps_per_epoch, lambda few: validate(validation_set.first(few)))
-            epochs = _epochs_before(begun + 60 * minutes, *parts, len(validation_set), run_state, config, folder)
-            config = replace(config, epochs=epochs)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            parts = (rest_of_epoch, steps_per_epoch, validate, validation_set, run_state, config, folder)
+            config = replace(config, epochs=_epochs_before(begun + 60 * minutes, *parts))
         values = {"model": model_config.to_dict(), "train": asdict(config)}
         if first:
             runs.write_config(folder, values)
         tracker = wandb_log.Tracker(mode, folder, values, train_set.classes)
-        stop = at_the_end.enter_context(StopRequest(runs.seconds_of(config.time_limit)))
         at_the_end.callback(tracker.finish, folder / "best.safetensors")
         while run_state.epoch < config.epochs:
             started = time.perf_counter()
             first_batch = run_state.batch
-            train_bpd = rest_of_epoch(config, stop)
+            train_bpd = rest_of_epoch(config, stop, folder)
             seconds = time.perf_counter() - started
             validation_bpd, scores = validate(validation_set)
             if not math.isfinite(validation_bpd):
@@ -167,7 +168,7 @@ def train(
     return folder
 
 
-def _train_epoch(run_state, forward, images, labels, precision, folder, config, stop) -> float:
+def _train_epoch(run_state, forward, images, labels, precision, config, stop, folder) -> float:
     """The rest of an epoch; -> mean bits per dimension over all of it. Order, flips and shifts follow from
     (seed, epoch)."""
     device, epoch = images.device, run_state.epoch
@@ -229,29 +230,29 @@ def _train_epoch(run_state, forward, images, labels, precision, folder, config, 
 
 
 def _epochs_before(
-    end: float, rest_of_epoch: Callable, steps: int, validate: Callable, nr_validated: int, run_state, config, folder
+    end: float, rest_of_epoch: Callable, steps: int, validate: Callable, validation_set, run_state, config, folder
 ) -> int:
     """How many epochs end by that `time.perf_counter()`, validation, saving and galleries included. It trains for a
     moment to know, and leaves the run as it was."""
     before, watch = copy.deepcopy(run_state.state_dict()), runs.Stopwatch()
-    with contextlib.suppress(Stopped):
-        rest_of_epoch(config, watch)
-    run_state.load_state_dict(before)
 
     def timed(work: Callable, *args) -> float:
         started = time.perf_counter()
         work(*args)
         return time.perf_counter() - started
 
-    few = min(32 * distributed.size(), nr_validated)
-    validate(distributed.size())  # warms up
-    epoch = watch.seconds_a_batch() * steps + timed(validate, few) * nr_validated / few
-    if config.sample_every:
-        drawn = torch.arange(run_state.model.config.num_classes).repeat_interleave(8)
-        epoch += timed(distributed.generate, run_state.averaged, drawn, config.seed) / config.sample_every
-    if not distributed.rank():
-        epoch += timed(run_state.save, folder) / config.checkpoint_every
-        runs.forget_state(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)  # on the disk that the run is kept on, but not in its folder
+    with tempfile.TemporaryDirectory(prefix=".measuring-", dir=folder.parent) as aside:
+        with contextlib.suppress(Stopped):
+            rest_of_epoch(config, watch, Path(aside))
+        run_state.load_state_dict(before)
+        few = validation_set.first(32 * distributed.size())
+        validate(few.first(distributed.size()))  # warms up
+        epoch = watch.seconds_a_batch() * steps + timed(validate, few) * len(validation_set) / len(few)
+        if config.sample_every:
+            epoch += timed(draw_gallery, run_state.averaged, Path(aside, "a.png"), config.seed) / config.sample_every
+        if not distributed.rank():
+            epoch += 1.5 * timed(run_state.save, Path(aside)) / config.checkpoint_every  # and the averaged weights
     fitting = 0.95 * (end - time.perf_counter()) / epoch
     fitting = int(distributed.total(torch.tensor(0.0 if distributed.rank() else fitting)))
     if fitting < 1:

@@ -33,12 +33,16 @@ BOOTSTRAP = """\
 import importlib.util, re, subprocess, sys, tempfile
 from pathlib import Path
 
+def version(kit):  # read, not imported; a kit without one is the oldest
+    found = re.search(r'__version__ = "([\d.]+)"', (kit / "utils/__init__.py").read_text())
+    return [int(number) for number in found[1].split(".")] if found else []
+
+
 here = Path.cwd()
 beside = [place for place in (here.parent, here) if (place / "utils/mixture.py").is_file()]
 folders = [here / "pixelcnn-kit", Path("/kaggle/input")]
 kits = beside[:1] or [file.parents[1] for folder in folders for file in sorted(folder.glob("**/utils/mixture.py"))]
-# nothing is imported to compare them, and a kit without a version is the oldest
-root = max(kits, default=None, key=lambda k: re.findall('__version__ = "(.+)"', (k / "utils/__init__.py").read_text()))
+root = max(kits, default=None, key=version)
 if root is None:
     clone = "git clone --depth=1 https://github.com/{repository}"
     unpublished = True, "or publish it with make colab REPOSITORY=you/kit"
@@ -53,10 +57,8 @@ for name in [name for name in sys.modules if name.partition(".")[0] in ("utils",
 for module in ["safetensors", "tqdm", "matplotlib", "ipywidgets", "scipy"]:
     if importlib.util.find_spec(module) is None:
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", module], check=True)
-import utils
-
 if len(kits) > 1:
-    print(f"Of {len(kits)} kits the newest is taken: {root}, version {getattr(utils, '__version__', 'unknown')}")
+    print(f"Of {len(kits)} kits the newest is taken: {root}, version {'.'.join(map(str, version(root))) or 'unknown'}")
 %matplotlib inline"""
 
 

@@ -116,7 +116,7 @@ def bootstrap(
     /kaggle/input, and `then`; on its last line it prints where `utils` lies. Not even root may write what is read-only.
     """
     code = build.BOOTSTRAP.replace("{repository}", repository).replace("/kaggle/input", str(attached))
-    code = code.replace("%matplotlib inline", f"{then}\nprint(utils.__file__)")
+    code = code.replace("%matplotlib inline", f"{then}\nimport utils; print(utils.__file__)")
     as_others = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner"] * (os.geteuid() == 0)
     path = os.pathsep.join([environment.pop("PATH", ""), os.environ["PATH"]])
     return subprocess.run(
@@ -146,7 +146,7 @@ def git(tmp_path) -> Path:
 
 def test_the_first_cell_is_short():
     lines = build.BOOTSTRAP.splitlines()
-    assert sum(bool(line) and not line.startswith("#") for line in lines) <= 25
+    assert sum(bool(line) and not line.startswith("#") for line in lines) <= 27
 
 
 def test_the_first_cell_finds_the_folder_above(copy_of_the_kit):
@@ -219,7 +219,7 @@ def test_the_first_cell_uses_the_kit_where_kaggle_has_attached_it(copy_of_the_ki
 @pytest.mark.parametrize("places", [("input/a/kit", "input/b"), ("working/pixelcnn-kit", "input/b")])
 @pytest.mark.parametrize(
     "versions, newest",
-    [(("2026.11.28", "2027.02.03"), 1), (("2027.02.03", "2026.11.28"), 0), ((None, "2026.11.28"), 1)],
+    [(("2026.12.3", "2026.12.20"), 1), (("2027.2.3", "2026.11.28"), 0), ((None, "2026.11.28"), 1)],
 )
 def test_of_several_kits_the_first_cell_takes_the_newest_and_says_so(
     copy_of_the_kit, tmp_path, places, versions, newest
@@ -233,5 +233,5 @@ def test_of_several_kits_the_first_cell_takes_the_newest_and_says_so(
     assert beside.stdout == of_kit(copy_of_the_kit), beside.stderr
 
 
-def test_versions_can_be_compared_as_text():
-    assert re.fullmatch(r"\d{4}\.\d{2}\.\d{2}", utils.__version__)
+def test_the_version_is_one_that_the_first_cell_can_read():
+    assert re.fullmatch(r"\d+\.\d+\.\d+", utils.__version__)

@@ -108,6 +108,11 @@ def test_rows_replayed_as_graphs_are_the_rows_of_generate(config, monkeypatch):
         drawn = generate_by_graphs(model, labels, generator=torch.Generator().manual_seed(7), **given)
         assert torch.equal(drawn, expected)
     assert len(captures) == 3 * (4 if size > 4 else 0)
+    pictures = []
+    for draw in (generate, generate_by_graphs):
+        torch.manual_seed(3)
+        pictures.append(draw(model, labels))
+    assert torch.equal(*pictures), "without a generator it takes PyTorch's numbers, and no others"
 
 
 def test_drawing_leaves_a_training_alone_that_goes_on_meanwhile():

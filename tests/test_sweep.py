@@ -147,6 +147,7 @@ def test_a_wrong_sweep_is_refused_before_anything_runs(tmp_path, capsys):
         ("{method: grid, parameters: {lr: {values: [0.1, 0.1]}}}", "two points of the grid are the same"),
         ("{method: bayes, parameters: {lr: {value: 1}}}", "method: grid"),
         ("{method: grid}", "no `parameters`"),
+        ("{method: grid, parameters: {minutes: {value: 5}}}", "give `epochs`, not `minutes`"),
         ("{", "is not YAML"),
         ("[]", "method: grid"),
     ]:

@@ -176,9 +176,8 @@ def data_dependent_init(model: nn.Module) -> Iterator[None]:
     """
 
     def normalise(layer, _inputs, output):  # output: (B, C, H, W)
-        std, mean = torch.std_mean(
-            output.cpu().double(), dim=(0, 2, 3), correction=0
-        )  # (C,); Apple's GPUs have float32
+        exact = output.cpu().double()  # on the CPU: Apple's GPUs have no float64
+        std, mean = torch.std_mean(exact, dim=(0, 2, 3), correction=0)  # (C,)
         gain, mean = (layer.init_scale / (std + 1e-10)).to(output), mean.to(output)
         conv = layer.conv
         g = conv.parametrizations.weight.original0  # (C, 1, 1, 1), or (1, C, 1, 1) in a transposed layer

@@ -390,7 +390,7 @@ class RowGraphs:
         self.params = network.head_bias.new_zeros(batch, nr_params, 1, 1)
         self.pixels = network.early_row.clone()  # (B, 3, W)
         self.is_known = torch.zeros((), dtype=torch.bool, device=self.pixels.device)
-        self.noise = torch.stack([mixture.uniform_noise(self.params)] * network.width)  # (W, B, K + 3, 1, 1)
+        self.noise = self.params.new_empty(network.width, batch, nr_params // 10 + 3, 1, 1)
 
     def draw(self, i: int, images: Tensor, generator: torch.Generator | None, is_known: bool) -> None:
         """Row i of (B, 3, H, W), which is there already if it is known."""

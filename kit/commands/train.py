@@ -27,7 +27,7 @@ def run(run: str | None = None, preset: str | None = None, resume: bool = False,
             `original`; flags change single ones.
         resume: go on where the run was left.
         minutes: give a new run as many epochs as end within so many minutes here, validation, saving and galleries
-            included; 0 takes `--epochs`.
+            included, FIDs not; 0 takes `--epochs`.
     """
     name = run or name_by_wandbs_agent()
     if not name:

@@ -83,12 +83,14 @@ class TrainingDashboard(Shown):
         if not self.lines:
             return f"Run {name!r} has begun; its first epoch is under way."
         last, epochs = self.lines[-1], config["epochs"]
+        skipped = sum(line.get("skipped_steps", 0) for line in self.lines)  # older runs do not count them
         left = (epochs - last["epoch"]) * statistics.median(line["seconds"] for line in self.lines[-5:])
         return (
             f"Run {name!r}: epoch {last['epoch']} of {epochs}, {last['images_per_second']:.0f} images/s, "
             + (f"about {left / 60:.1f} min left" if left else "finished")
             + f". Training {last['train_bpd']:.3f}, validation {last['validation_bpd']:.3f} bits per dimension, "
             f"accuracy {last['validation_accuracy']:.1%}; written {last['time']}."
+            + (f" {skipped} steps were skipped, since float16 overflowed." if skipped else "")
         )
 
     def _png(self, config: dict, gallery: bytes) -> bytes:
