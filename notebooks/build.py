@@ -34,7 +34,7 @@ import importlib.util, re, subprocess, sys, tempfile
 from pathlib import Path
 
 def version(kit):  # read, not imported; a kit without one is the oldest
-    found = re.search(r'__version__ = "([\d.]+)"', (kit / "utils/__init__.py").read_text())
+    found = re.search('__version__ = "([0-9.]+)"', (kit / "utils/__init__.py").read_text())
     return [int(number) for number in found[1].split(".")] if found else []
 
 

@@ -1,5 +1,7 @@
 """Nothing on the CPU meets something on a GPU: PyTorch's fake tensors say they lie on `cuda`, and hold no values."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import random_pictures
@@ -7,9 +9,11 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from kit.train import draw_gallery
-from utils import mixture, sampling
+from kit import runs
+from kit.train import _train_epoch, draw_gallery
+from utils import mixture, sampling, training
 from utils.classify import class_log_likelihoods, evidence_map
+from utils.data import to_bytes
 from utils.model import ConditionalPixelCNN, ModelConfig
 
 CUDA = torch.device("cuda", 0)
@@ -27,11 +31,15 @@ class PretendedGpu(TorchFunctionMode):
         kwargs = kwargs or {}
         if function == torch.Tensor.cpu and isinstance(args[0], FakeTensor):
             return torch.zeros(args[0].shape, dtype=args[0].dtype)
+        if function in (torch.Tensor.item, torch.Tensor.__float__) and isinstance(args[0], FakeTensor):
+            return 0.0
         given = tree_leaves((args, kwargs))
         if not any(isinstance(each, FakeTensor) or each == CUDA for each in given if type(each) is not torch.Tensor):
             return function(*args, **kwargs)
         if function == torch.Tensor.to and not isinstance(args[0], FakeTensor):
             args = (self.fakes.from_tensor(args[0]), *args[1:])
+        if function == torch.Tensor.copy_:  # may copy from one to the other
+            args = (args[0], args[1] if isinstance(args[1], FakeTensor) else self.fakes.from_tensor(args[1]))
         with self.fakes:
             return function(*args, **kwargs)
 
@@ -89,3 +97,38 @@ def test_drawing_with_a_generator_of_the_cpu(model, x, draw):
 def test_the_gallery(model, tmp_path):
     draw_gallery(model, tmp_path / "gallery.png", seed=0, per_class=1)
     assert (tmp_path / "gallery.png").is_file()
+
+
+def test_by_graphs_before_anything_is_captured(model, x, monkeypatch):
+    monkeypatch.setattr(sampling, "captured", lambda work: work)
+    images = sampling.generate_by_graphs(
+        model, torch.tensor([2, 0]), generator=torch.Generator().manual_seed(0), prefix=x[:1, :, :3]
+    )
+    assert images.shape == (2, 3, 8, 8) and images.device == CUDA
+
+
+def test_the_initialisation(model, x):
+    images = to_bytes(random_pictures(5, dtype=torch.float32))
+    training.initialise(model, images.to(CUDA), torch.arange(5).to(CUDA) % 3, seed=0)
+
+
+@pytest.mark.parametrize("hybrid", [0.0, 0.1])
+def test_an_epoch_of_training(model, monkeypatch, tmp_path, hybrid):
+    """All but the way back: fake tensors have none."""
+    steps = []
+
+    def forward_only(forward, x, y, optimizer, scaler, precision, grad_clip, loss_of, count):
+        losses, bits = loss_of(forward, x, y)
+        assert losses.device == bits.device == CUDA
+        steps.append(len(x))
+        return bits.detach().sum() / count
+
+    monkeypatch.setattr(training, "train_step", forward_only)
+    images = to_bytes(random_pictures(5, dtype=torch.float32)).to(CUDA)
+    optimizer, scaler = SimpleNamespace(param_groups=[]), torch.amp.GradScaler("cuda", enabled=False)
+    state = runs.RunState(model, model, optimizer, scaler)
+    config = runs.RunConfig(batch_size=2, flip=True, shift=1, hybrid=hybrid, ema_decay=0.9)
+    stop = SimpleNamespace(reason=lambda: "")
+    labels = torch.arange(5).to(CUDA) % 3
+    _train_epoch(state, model, images, labels, torch.float32, config, stop, tmp_path)
+    assert steps == [2, 2, 1]
