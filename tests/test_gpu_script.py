@@ -2,11 +2,16 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from conftest import wait_for
 
 from benchmarks.gpu.__main__ import main
 from kit.platforms import KIT
@@ -37,22 +42,31 @@ def script(tmp_path):
         "OMP_NUM_THREADS": "1",
     }  # fmt: skip
 
-    def run(*arguments: str) -> dict:
+    def run(*arguments: str, interrupt: str = "") -> dict:
         command = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--device=cpu", "--dataset=cartoons"]
         command += ["--out", str(tmp_path / "out"), *arguments]
-        done = subprocess.run(command, cwd=KIT, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return json.loads((tmp_path / "out" / "results.json").read_text())
+        log = tmp_path / "log"
+        with open(log, "w") as file:
+            given = {"cwd": KIT, "env": environment, "stdout": file, "stderr": file, "start_new_session": True}
+            process = subprocess.Popen(command, **given)
+            if interrupt:
+                wait_for(lambda: interrupt in log.read_text())
+                os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+            status = process.wait(timeout=600)
+        assert status == (130 if interrupt else 0), log.read_text()
+        assert "Traceback" not in log.read_text()
+        results = tmp_path / "out" / "results.json"
+        return json.loads(results.read_text()) if results.is_file() else {}
 
     return run
 
 
 def test_right_and_fast(script):
     results = script("--parts=right,fast", "--minutes=6")
-    assert results["tiny"] and "PyTorch" in results["machine"]
-    assert [line["passed"] for line in results["right"]] == ["yes"] * 10
-    whats = {line["what"] for line in results["fast"]}
-    assert not [line for line in results["fast"] if not (line["value"] or 0) > 0]
+    assert results["fast"]["tiny"] and "PyTorch" in results["fast"]["machine"]
+    assert [line["passed"] for line in results["right"]["lines"]] == ["yes"] * 10
+    whats = {line["what"] for line in results["fast"]["lines"]}
+    assert not [line for line in results["fast"]["lines"] if not (line["value"] or 0) > 0]
     for what in ("training flagship, batch 2, float16", "100 samples of report, cached", "matrix product, bfloat16"):
         assert what in whats or what.replace("float16", "bfloat16") in whats
     assert any("compiled" in what for what in whats)
@@ -60,7 +74,7 @@ def test_right_and_fast(script):
 
 def test_train_then_its_hybrid_phase(script, tmp_path):
     out = tmp_path / "out"
-    (line,) = script("--parts=train", "--minutes=0.3")["train"]
+    (line,) = script("--parts=train", "--minutes=0.3")["gpu"]["lines"]
     epochs = line["train"]["epochs"]
     assert line["run"] == "gpu" and line["pictures seen"] == 16 * epochs and line["train"]["hybrid"] == 0
     assert len((out / "gpu.jsonl").read_text().splitlines()) == epochs
@@ -68,8 +82,40 @@ def test_train_then_its_hybrid_phase(script, tmp_path):
     joined = tmp_path / "joined.safetensors"
     joined.write_bytes(b"".join(path.read_bytes() for path in sorted(out.glob("gpu.safetensors.*"))))
     assert load_model(joined).config.to_dict() == line["model"]
-    (line,) = script("--parts=train", "--minutes=0.3")["train"]
-    assert line["run"] == "gpu-hybrid" and line["train"]["hybrid"] == 0.5 and line["train"]["init"] == "gpu"
+    results = script("--parts=train", "--minutes=0.3")
+    assert results["gpu"]["lines"] == [line], "what the first call found is kept"
+    (line,) = results["gpu-hybrid"]["lines"]
+    assert line["train"]["hybrid"] == 0.5 and line["train"]["init"] == str(
+        out / "tiny-runs" / "gpu" / "best.safetensors"
+    )
+
+
+def test_an_interrupted_training_goes_on(script, tmp_path):
+    script("--parts=train", "--minutes=5", interrupt='{"epoch": 2,')
+    run = tmp_path / "out" / "tiny-runs" / "gpu"
+    epochs = json.loads((run / "config.json").read_text())["train"]["epochs"]
+    done = len((run / "metrics.jsonl").read_text().splitlines())
+    assert 2 <= done < epochs and (run / "last.pt").is_file()
+    script("--parts=train", "--minutes=0.2")  # stops by its own clock
+    assert len((run / "metrics.jsonl").read_text().splitlines()) > done
+    assert (tmp_path / "out" / "gpu.safetensors.1").is_file()
+
+
+def test_a_check_that_fails_does_not_end_the_others(tmp_path, monkeypatch, capsys):
+    from benchmarks.gpu import common, right
+
+    def breaks(_job):
+        yield "first", 2.0, 1.0
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    monkeypatch.setattr(right, "forward", breaks)
+    for name in ("accuracy", "samplers", "training_steps", "resumption", "galleries"):
+        monkeypatch.setattr(right, name, lambda _job: iter([("good", 0.0, 0.0)]))
+    job = common.Job(torch.device("cpu"), True, time.monotonic() + 60, "cartoons", tmp_path)
+    found = [line["passed"] for line in right.lines(job)]
+    assert found == ["NO", "NO: operation not permitted when stream is capturing", *["yes"] * 5]
+    late = [line["passed"] for line in right.lines(replace(job, end=time.monotonic() - 1))]
+    assert late == ["not measured: out of time"] * 7
 
 
 def test_weights_come_home_in_small_files(tmp_path, monkeypatch):

@@ -1,19 +1,19 @@
 """`python -m benchmarks.gpu --minutes 10 --out DIR`: is it right on this GPU, how fast is it, and weights to keep.
 
-Three parts, each a process of its own that gets so much time and no more, each writing its lines into DIR/results.json
-as they come: an interruption or a crash loses no line that was printed.
+Three parts, each a process of its own with its share of the time and 20 seconds of grace, each writing its lines into
+DIR/results.json as they come: an interruption or a crash loses no line that was printed.
 
     right   the same numbers, pictures and labels as a CPU's     a quarter of the time, a minute at most
     fast    images a second, memory, samples, classification     a quarter of the time, a minute and a half at most
-    train   the flagship, on what is left; typed again, with `--parts train`, it goes on with the hybrid phase
+    train   the flagship, on what is left; typed again, with `--parts train`, it goes on, at last with a hybrid phase
 """
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from kit.platforms import machine
@@ -58,46 +58,60 @@ def all_parts(args: argparse.Namespace) -> int:
     if args.device == "auto" and device.type != "cuda":
         raise UsageError("no NVIDIA GPU works here; --device cpu --tiny tries the script itself")
     end = time.monotonic() + 60 * args.minutes
-    about = {"machine": machine(device), "date": time.strftime("%Y-%m-%d"), "minutes": args.minutes, "tiny": args.tiny}
-    print(about["machine"], flush=True)
-    keep(args.out, about)
-    failed = []
+    print(machine(device), flush=True)
+    args.out.mkdir(parents=True, exist_ok=True)
+    notes = []
     for part in parts:
         left = end - time.monotonic()
-        seconds = min(MOST_SECONDS.get(part, left), left if part == "train" else 15 * args.minutes)
+        seconds = max(1.0, left if part == "train" else min(left, MOST_SECONDS[part], 15 * args.minutes))
         print(f"\n{part}, {seconds:.0f} s", flush=True)
-        command = [sys.executable, "-m", "benchmarks.gpu", "--parts", part, "--seconds", f"{max(seconds, 1):.0f}"]
+        command = [sys.executable, "-m", "benchmarks.gpu", "--parts", part, "--seconds", f"{seconds:.0f}"]
         command += ["--out", str(args.out), "--dataset", args.dataset, "--device", device.type, *["--tiny"] * args.tiny]
+        process = subprocess.Popen(command)
         try:
-            status = subprocess.run(command, timeout=max(seconds, 1) + GRACE).returncode
+            if status := process.wait(seconds + GRACE):
+                notes.append(f"{part} ended with status {status}; its lines so far are kept")
         except subprocess.TimeoutExpired:
-            status = "out of time"
-        if status:
-            failed.append(f"{part} ended early ({status}); its lines so far are kept")
-    print("\n".join([f"\nin {args.out}:", *sorted(path.name for path in args.out.iterdir()), *failed]))
-    return 1 if failed else 0
+            notes.append(f"{part} was out of time; its lines so far are kept")
+        except KeyboardInterrupt:  # the part has heard it too, and saves what it has
+            with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+                process.wait(GRACE)
+            print(f"\ninterrupted; {args.out} has what was printed", file=sys.stderr)
+            return 130
+        finally:
+            process.kill()
+    checks = read_results(args.out).get("right", {}).get("lines", []) if "right" in parts else []
+    failed = sum(check["passed"].startswith("NO") for check in checks)
+    notes += [f"{failed} of {len(checks)} checks failed"] if failed else []
+    print("\n".join([f"\nin {args.out}:", *sorted(path.name for path in args.out.iterdir() if path.is_file()), *notes]))
+    return 1 if notes else 0
 
 
 def one_part(args: argparse.Namespace) -> int:
+    """Runs a part in this process; its lines are kept under its name, those of `train` under the run's."""
     from . import fast, right, train
 
-    job = Job(pick_device(args.device), args.tiny, time.monotonic() + args.seconds, args.dataset, args.out)
-    lines: Iterator[dict] = {"right": right.lines, "fast": fast.lines, "train": train.lines}[args.parts](job)
+    device = pick_device(args.device)
+    job = Job(device, args.tiny, time.monotonic() + args.seconds, args.dataset, args.out)
+    about = {"machine": machine(device), "date": time.strftime("%Y-%m-%d"), "seconds": args.seconds, "tiny": args.tiny}
     found: list[dict] = []
-    for line in lines:
-        found.append(line)
-        values = [f"{v:.5g}" if isinstance(v, float) else str(v) for v in line.values() if not isinstance(v, dict)]
-        print("  ".join(values), flush=True)
-        keep(args.out, {args.parts: found})
+    try:
+        for line in {"right": right.lines, "fast": fast.lines, "train": train.lines}[args.parts](job):
+            found.append(line)
+            values = [f"{v:.5g}" if isinstance(v, float) else str(v) for v in line.values() if not isinstance(v, dict)]
+            print("  ".join(values), flush=True)
+            text = json.dumps(
+                read_results(args.out) | {line.get("run", args.parts): about | {"lines": found}}, indent=2
+            )
+            write_atomically(args.out / "results.json", lambda path, text=text: path.write_text(text + "\n"))
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
-def keep(folder: Path, values: dict) -> None:
-    """Adds to results.json."""
+def read_results(folder: Path) -> dict:
     path = folder / "results.json"
-    known = json.loads(path.read_text()) if path.is_file() else {}
-    text = json.dumps(known | values, indent=2) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text))
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """How fast is it? The most telling lines first; what does not fit the time is said to be not measured."""
 
-import time
+import functools
+import gc
 from collections.abc import Iterator
 
 import torch
@@ -72,7 +73,6 @@ class Limits:
 
 
 def steps(job: Job, limits: Limits, presets: dict[str, dict], batches, precisions, compiled=False) -> Iterator[dict]:
-    repeats = 1 if job.tiny else 10
     for precision in precisions:
         for name, config in presets.items():
             for batch in [2] if job.tiny else batches:
@@ -81,26 +81,25 @@ def steps(job: Job, limits: Limits, presets: dict[str, dict], batches, precision
                     yield not_measured(what, "out of time")
                     continue
                 try:
-                    yield step_line(job, limits, what, config, batch, precision, compiled, repeats)
+                    yield step_line(job, limits, what, config, batch, precision, compiled)
                 except RuntimeError as error:  # too little memory, no compiler
                     yield not_measured(what, str(error).splitlines()[0])
-                if job.device.type == "cuda":
-                    torch.cuda.empty_cache()
 
 
-def step_line(job: Job, limits: Limits, what: str, preset: dict, batch, precision, compiled, repeats) -> dict:
+def step_line(job: Job, limits: Limits, what: str, preset: dict, batch, precision, compiled) -> dict:
     on_gpu = job.device.type == "cuda"
+    gc.collect()  # a model is a circle of references: the one before would be counted, too
     model, (_, config) = model_of(job, **preset), configs_for(num_classes=4, **preset)
     flops = 3 * batch * forward_flops(model)
     if compiled:
         torch.compiler.reset()
     step = tuned_step(model, batch, job.device, precision, compiled, config)
-    started = time.perf_counter()
-    step()
-    first = time.perf_counter() - started
+    first = seconds(step, 1, warmup=0)
     if on_gpu:
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    taken = seconds(step, repeats, warmup=1 if job.tiny else 3)
+    roughly = seconds(step, 1, warmup=0)
+    taken = seconds(step, max(1, min(10, int(2 / roughly))), warmup=0)  # in two seconds or so
     notes = [f"{1000 * taken:.1f} ms a step", f"the first {first:.1f} s"]
     if on_gpu:
         notes.append(f"{torch.cuda.max_memory_allocated() / 2**20:.0f} MiB at most")
@@ -119,9 +118,12 @@ def samples(job: Job, limits: Limits) -> Iterator[dict]:
             if job.seconds_left() <= 0:
                 yield not_measured(what, "out of time")
                 continue
-            taken = seconds(lambda draw=draw, count=count: draw(model, torch.arange(count) % 4), 1, warmup=count == 1)
-            floor = limits.floor(count * flops, torch.float32)
-            yield {"what": what, "value": taken, "unit": "s", "note": floor}
+            try:
+                work = functools.partial(draw, model, torch.arange(count) % 4)
+                taken, floor = seconds(work, 1, warmup=count == 1), limits.floor(count * flops, torch.float32)
+                yield {"what": what, "value": taken, "unit": "s", "note": floor}
+            except RuntimeError as error:
+                yield not_measured(what, str(error).splitlines()[0])
 
 
 def classification(job: Job) -> Iterator[dict]:

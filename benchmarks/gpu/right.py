@@ -20,7 +20,7 @@ from utils.sampling import generate, generate_by_graphs, generate_naive
 
 from .common import Job
 
-STEPS = 30
+STEPS, BATCH = 30, 8
 # largest distance from the CPU's loss in bits per dimension, over the steps
 LOSS_BOUNDS = {torch.float32: 0.005, torch.float16: 0.05, torch.bfloat16: 0.1}
 QUALITY = Path(__file__).parents[1] / "quality.json"
@@ -29,14 +29,18 @@ QUALITY = Path(__file__).parents[1] / "quality.json"
 def lines(job: Job) -> Iterator[dict]:
     """One dict for each check: what, the value, its bound, whether it passed."""
     checks: list[Callable[[Job], Iterator[tuple[str, float, float]]]] = [
-        forward, samplers, training_steps, resumption, accuracy, galleries,
+        forward, accuracy, samplers, training_steps, resumption, galleries, graphs,
     ]  # fmt: skip
     for check in checks:
         if job.seconds_left() <= 0:
             yield {"what": check.__name__, "value": None, "at most": None, "passed": "not measured: out of time"}
             continue
-        for what, value, bound in check(job):
-            yield {"what": what, "value": value, "at most": bound, "passed": "yes" if value <= bound else "NO"}
+        try:
+            for what, value, bound in check(job):
+                yield {"what": what, "value": value, "at most": bound, "passed": "yes" if value <= bound else "NO"}
+        except Exception as error:  # whatever it is, the other checks are to be made
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            yield {"what": check.__name__, "value": None, "at most": None, "passed": f"NO: {reason}"}
 
 
 def trained_model(job: Job, device: torch.device | str = "cpu") -> ConditionalPixelCNN:
@@ -60,19 +64,23 @@ def forward(job: Job) -> Iterator[tuple[str, float, float]]:
 
 
 def samplers(job: Job) -> Iterator[tuple[str, float, float]]:
-    """In float64 a sum in another order gives the same bytes. Naive sampling is drawn for the last rows only."""
-    model = small_model(job, dropout=0.0).double().to(job.device).eval()
-    size, labels = model.config.image_size, torch.tensor([0, 1, 2, 3])
-
-    def draw(how: Callable, **given) -> Tensor:
-        return how(model, labels, generator=torch.Generator().manual_seed(0), **given)
-
-    cached = draw(generate)
-    prefix = cached[:, :, : size - 4]
-    naive, again = draw(generate_naive, prefix=prefix), draw(generate, prefix=prefix)
+    """In float64 a sum in another order gives the same bytes. A naive row is slow, hence the last two only."""
+    model = trained_model(job, job.device).double()
+    cached = draw(generate, model)
+    prefix = cached[:, :, : model.config.image_size - 2]
+    naive, again = draw(generate_naive, model, prefix=prefix), draw(generate, model, prefix=prefix)
     yield "pictures, cached against naive: differing values", float((naive != again).sum()), 0
+
+
+def graphs(job: Job) -> Iterator[tuple[str, float, float]]:
     if job.device.type == "cuda":
-        yield "pictures, by CUDA graphs: differing values", float((draw(generate_by_graphs) != cached).sum()), 0
+        model = trained_model(job, job.device)
+        differing = (draw(generate_by_graphs, model) != draw(generate, model)).sum()
+        yield "pictures, by CUDA graphs against one by one, float32: differing values", float(differing), 0
+
+
+def draw(how: Callable, model: ConditionalPixelCNN, **given) -> Tensor:
+    return how(model, torch.tensor([0, 1, 2, 3]), generator=torch.Generator().manual_seed(0), **given)
 
 
 def small_model(job: Job, **config) -> ConditionalPixelCNN:
@@ -83,16 +91,17 @@ def small_model(job: Job, **config) -> ConditionalPixelCNN:
 
 def training_steps(job: Job) -> Iterator[tuple[str, float, float]]:
     size = 8 if job.tiny else 32
-    x, y = load_split("cartoons", "train", image_size=size).first(16 * STEPS).tensors()
+    pictures = load_split("cartoons", "train", image_size=size).first(BATCH * STEPS)
+    x, y = pictures.tensors()
     config = training.configs_for("cartoons", 4, lr=0.01)[1]
     start = small_model(job, dropout=0.0)
-    training.initialise(start, load_split("cartoons", "train", image_size=size).images, y, seed=0)
+    training.initialise(start, pictures.images, y, seed=0)
 
     def losses(device: torch.device, precision: torch.dtype) -> Tensor:
         model = copy.deepcopy(start).train().to(device, memory_format=memory_format(device))
         optimizer = training.build_optimizer(model, config)
         scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
-        batches = zip(x.to(device).split(16), y.to(device).split(16), strict=True)
+        batches = zip(x.to(device).split(BATCH), y.to(device).split(BATCH), strict=True)
         found = [training.train_step(model, *batch, optimizer, scaler, precision, 1.0) for batch in batches]
         return torch.stack(found).cpu()
 
@@ -145,7 +154,7 @@ def accuracy(job: Job) -> Iterator[tuple[str, float, float]]:
     nats = class_log_likelihoods(checkpoints.load_model(weights, job.device), x).cpu()
     found = float((nats.argmax(1) == y).float().mean())
     what = f"accuracy of {weights} on {len(y)} pictures, {found:.2%}: distance from the CPU's {expected:.2%}"
-    yield what, abs(found - expected), 0.5 / len(y)
+    yield what, abs(found - expected), 1.5 / len(y)  # a near tie may fall the other way
 
 
 def galleries(job: Job) -> Iterator[tuple[str, float, float]]:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from kit.platforms import machine, runs_folder
-from kit.runs import RunConfig, Stopped, best_epoch, read_config, run_configs
+from kit.platforms import machine
+from kit.runs import RunConfig, Stopped, best_epoch, read_config, read_metrics, run_configs
 from kit.train import draw_gallery, train
 from utils import UsageError, checkpoints
 from utils.device import pick_precision
@@ -39,17 +39,24 @@ def lines(job: Job) -> Iterator[dict]:
     the cross-entropy of Bayes' rule in the loss, as `cpen455-hybrid` was trained."""
     started, (dataset, pictures) = time.monotonic(), job.pictures("train")
     common = dict(dataset=dataset, device=job.device.type, wandb="off", train_limit=len(pictures) if job.tiny else 0)
-    run = HYBRID if is_finished(RUN) else RUN
-    folder = runs_folder() / run
-    resume = (folder / "last.pt").is_file()
-    if is_finished(run):
-        raise UsageError(f"{folder} and its hybrid phase are finished: move both away to begin anew")
+    runs = job.out / ("tiny-runs" if job.tiny else "runs")
+    folder = runs / RUN
+    if is_finished(folder):
+        export(folder / "best.safetensors", job.out)  # perhaps the time was over before
+        folder = runs / HYBRID
+    if is_finished(folder):
+        raise UsageError(f"{runs} holds a flagship and its hybrid phase, both finished: choose another --out")
+    run, resume = folder.name, (folder / "config.json").is_file()
+    seconds_after = min(25, job.seconds_left() / 8)  # for the export and the gallery
     if resume:
-        model_config, config = read_config(run)
-        config = replace(config, time_limit=f"{max(1, int(job.seconds_left()))}s")
+        model_config, config = read_config(folder)
+        if config.dataset != dataset:
+            raise UsageError(f"{folder} learns {config.dataset}, not {dataset}: choose another --out")
+        config = replace(config, time_limit=f"{max(1, int(job.seconds_left() - seconds_after))}s")
     elif run == HYBRID:
-        size = {name: getattr(read_config(RUN)[0], name) for name in SIZE}
-        model_config, config = run_configs(num_classes=4, init=RUN, **HYBRID_RECIPE | size | common)
+        size = {name: getattr(read_config(runs / RUN)[0], name) for name in SIZE}
+        init = str(runs / RUN / "best.safetensors")
+        model_config, config = run_configs(num_classes=4, init=init, **HYBRID_RECIPE | size | common)
     else:
         model_config, config = flagship(job, len(pictures), **common)
     last_export = [time.monotonic()]
@@ -61,15 +68,17 @@ def lines(job: Job) -> Iterator[dict]:
             export(folder / "best.safetensors", job.out)
             last_export[0] = time.monotonic()
 
-    seconds_after = min(25, job.seconds_left() / 8)  # for the export and the gallery
+    minutes = 0 if resume else (job.seconds_left() - seconds_after) / 60
     with contextlib.suppress(Stopped):
-        train(model_config, config, run, resume, on_epoch, 0 if resume else (job.seconds_left() - seconds_after) / 60)
+        train(model_config, config, folder, resume, on_epoch, minutes)
+    if not (folder / "best.safetensors").is_file():
+        raise UsageError("stopped before an epoch was done; the same command goes on from there")
     model = checkpoints.load_model(folder / "best.safetensors", job.device)
     export(folder / "best.safetensors", job.out)
     shutil.copyfile(folder / "metrics.jsonl", job.out / f"{run}.jsonl")
     draw_gallery(model, job.out / f"{run}.png", seed=0)
-    best, (model_config, config) = best_epoch(folder), read_config(run)
-    seen = len(pictures) * len((folder / "metrics.jsonl").read_text().splitlines())
+    best, (model_config, config) = best_epoch(folder), read_config(folder)
+    seen = len(pictures) * len(read_metrics(folder / "metrics.jsonl"))
     yield {
         "run": run, "machine": machine(job.device), "minutes": round((time.monotonic() - started) / 60, 2),
         "pictures seen": seen, "best epoch": best["epoch"],
@@ -78,9 +87,9 @@ def lines(job: Job) -> Iterator[dict]:
     }  # fmt: skip
 
 
-def is_finished(run: str) -> bool:
-    metrics = runs_folder() / run / "metrics.jsonl"
-    return metrics.is_file() and len(metrics.read_text().splitlines()) == read_config(run)[1].epochs
+def is_finished(folder: Path) -> bool:
+    lines = read_metrics(folder / "metrics.jsonl")
+    return bool(lines) and lines[-1]["epoch"] == read_config(folder)[1].epochs
 
 
 def flagship(job: Job, nr_pictures: int, **common) -> tuple[ModelConfig, RunConfig]:
@@ -94,7 +103,10 @@ def flagship(job: Job, nr_pictures: int, **common) -> tuple[ModelConfig, RunConf
         )
         taken = seconds(step, 5, warmup=3)
         epoch = taken * nr_pictures / config.batch_size
-        print(f"{nr_filters} filters: {config.batch_size / taken:.0f} images/s, {epoch:.1f} s an epoch", flush=True)
+        print(
+            f"{size['nr_filters']} filters: {config.batch_size / taken:.0f} images/s, {epoch:.1f} s an epoch",
+            flush=True,
+        )
         if EPOCHS * epoch < job.seconds_left() or job.tiny:
             break
     steps = job.seconds_left() / taken
@@ -106,6 +118,8 @@ def export(weights: Path, out: Path) -> None:
     whole = out / f"{weights.parent.name}.safetensors"
     checkpoints.save_model(checkpoints.load_model(weights), whole, torch.float16)
     data = whole.read_bytes()
+    for piece in out.glob(f"{whole.name}.*"):  # of a larger network, perhaps
+        piece.unlink()
     for number, start in enumerate(range(0, len(data), PIECE), 1):
         piece = data[start : start + PIECE]
         checkpoints.write_atomically(f"{whole}.{number}", lambda path, piece=piece: path.write_bytes(piece))
