@@ -182,3 +182,14 @@ def test_a_run_of_train_itself(shown, picture_folder, tmp_path):
     assert board.lines == lines and len(lines) == 2
     assert f"validation {lines[-1]['validation_bpd']:.3f}" in board.note.value
     assert isinstance(board.box, ipywidgets.VBox)
+
+
+def test_steps_that_float16_skipped_are_said(shown, tmp_path):
+    folder = tmp_path / "run"
+    begin(folder, epochs=3)
+    lines = [LINE | {"epoch": 1}, LINE | {"epoch": 2, "skipped_steps": 3}, LINE | {"epoch": 3, "skipped_steps": 1}]
+    for count, words in ((1, "2030-01-01T00:00:00Z."), (3, " 4 steps were skipped, since float16 overflowed.")):
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines[:count]))
+        board = TrainingDashboard(folder, interval=60)
+        assert board.note.value.endswith(words)
+        board.close()
