@@ -33,6 +33,7 @@ BOOTSTRAP = """\
 import importlib.util, re, subprocess, sys, tempfile
 from pathlib import Path
 
+
 def version(kit):  # read, not imported; a kit without one is the oldest
     found = re.search('__version__ = "([0-9.]+)"', (kit / "utils/__init__.py").read_text())
     return [int(number) for number in found[1].split(".")] if found else []
