@@ -118,6 +118,12 @@ def test_a_check_that_fails_does_not_end_the_others(tmp_path, monkeypatch, capsy
     assert late == ["not measured: out of time"] * 7
 
 
+def test_a_folder_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["--device=cpu", "--tiny", "--out", str(tmp_path / "file" / "out")]) == 2
+    assert "cannot write in" in capsys.readouterr().err
+
+
 def test_weights_come_home_in_small_files(tmp_path, monkeypatch):
     from benchmarks.gpu import train
 

@@ -35,8 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--parts", default="right,fast,train", help="some of right,fast,train; default all")
     parser.add_argument(
-        "--dataset", default="auto", help="to train on; default: cpen455 where it is found, else cartoons"
-    )
+        "--dataset", choices=["auto", "cpen455", "cartoons"], default="auto",
+        help="to train on; default: cpen455 where it is found, else cartoons",
+    )  # fmt: skip
     parser.add_argument("--device", default="auto", help="cpu tries the script itself")
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, to see that everything runs")
     parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)  # of one part, in a process of its own
@@ -59,7 +60,10 @@ def all_parts(args: argparse.Namespace) -> int:
         raise UsageError("no NVIDIA GPU works here; --device cpu --tiny tries the script itself")
     end = time.monotonic() + 60 * args.minutes
     print(machine(device), flush=True)
-    args.out.mkdir(parents=True, exist_ok=True)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write in {args.out}: {error.strerror}") from None
     notes = []
     for part in parts:
         left = end - time.monotonic()
