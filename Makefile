@@ -5,7 +5,6 @@ CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || comman
 MINUTES ?= 10
 
 .PHONY: demo lab test test-browser chromium notebooks report bench gpu kaggle colab
-
 .DELETE_ON_ERROR:
 
 demo: .venv/ready

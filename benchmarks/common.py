@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from kit.platforms import synchronise
 from utils.model import ConditionalPixelCNN, ModelConfig
 
 
@@ -48,11 +49,6 @@ def seconds(work: Callable[[], object], repeats: int, warmup: int = 1) -> float:
         synchronise()
         times.append(time.perf_counter() - started)
     return statistics.median(times)
-
-
-def synchronise() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def forward_flops(model: ConditionalPixelCNN, batch: int = 1) -> int:

@@ -32,6 +32,13 @@ def machine(device: torch.device) -> str:
     return f"{name}, {cores} cores, {torch.get_num_threads()} threads, PyTorch {torch.__version__.split('+')[0]}"
 
 
+def synchronise() -> None:
+    """Returns when the GPUs have done what they were given, so that time can be taken."""
+    for gpu in (torch.cuda, torch.mps):
+        if gpu.is_available():
+            gpu.synchronize()
+
+
 def platform_name() -> str:
     """`kaggle`, `colab` or `laptop`. Kaggle is asked first: its image is built from Colab's."""
     if "KAGGLE_KERNEL_RUN_TYPE" in os.environ or KAGGLE_WORKING.is_dir():

@@ -24,7 +24,7 @@ from utils import UsageError, checkpoints
 from utils.model import ModelConfig
 from utils.training import TrainConfig, check_at_least, configs_for
 
-from .platforms import find_run
+from .platforms import find_run, synchronise
 from .wandb_log import MODES
 
 
@@ -125,9 +125,7 @@ class Stopwatch:
         self.times = [time.perf_counter()]
 
     def reason(self) -> str:
-        for gpu in (torch.cuda, torch.mps):
-            if gpu.is_available():
-                gpu.synchronize()
+        synchronise()
         self.times.append(time.perf_counter())
         warm = self.times[self.WARM_UP :]
         return "measured" if len(warm) > self.ENOUGH or (len(warm) > 4 and warm[-1] - warm[0] > 10) else ""

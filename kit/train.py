@@ -111,7 +111,6 @@ def train(
             runs.keep_metrics(folder, run_state.epoch)
         stop = at_the_end.enter_context(StopRequest(runs.seconds_of(config.time_limit)))
         if minutes and not resume:
-            folder.parent.mkdir(parents=True, exist_ok=True)
             parts = (rest_of_epoch, steps_per_epoch, validate, validation_set, run_state, config, folder)
             config = replace(config, epochs=_epochs_before(begun + 60 * minutes, *parts))
         values = {"model": model_config.to_dict(), "train": asdict(config)}
@@ -185,6 +184,7 @@ def _train_epoch(run_state, forward, images, labels, precision, config, stop, fo
         num_classes = run_state.model.config.num_classes
         loss_of = functools.partial(training.hybrid_loss, num_classes=num_classes, weight=config.hybrid)
     run_state.model.train()
+    scaler, scale = run_state.scaler, run_state.scaler.get_scale()
     where = {"desc": f"epoch {epoch + 1}/{config.epochs}", "initial": run_state.batch, "total": len(batches)}
     bar = tqdm(range(run_state.batch, len(batches)), **where, leave=False, disable=True if rank else None)
     for i in bar:
@@ -201,11 +201,11 @@ def _train_epoch(run_state, forward, images, labels, precision, config, stop, fo
             group["lr"] = lr * group.get("relative_lr", 1.0)
         runs.seed_step(config.seed, step, rank)
         count = len(batches[i]) / nr_processes  # gradients are averaged over the processes
-        scaler, scale = run_state.scaler, run_state.scaler.get_scale()
         bits = training.train_step(
             forward, x, y, run_state.optimizer, scaler, precision, config.grad_clip, loss_of, count
         )
-        if scaler.get_scale() < scale:  # the gradient overflowed in float16: the scaler has skipped the step
+        before, scale = scale, scaler.get_scale()  # a GPU is waited for, in float16 only
+        if scale < before:  # the gradient overflowed: the scaler has skipped the step
             run_state.skipped += 1
         else:
             training.update_average(run_state.averaged, run_state.model, config.ema_decay, step)

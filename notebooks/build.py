@@ -33,17 +33,13 @@ BOOTSTRAP = """\
 import importlib.util, re, subprocess, sys, tempfile
 from pathlib import Path
 
-
-def version(kit):  # read, not imported; a kit without one is the oldest
-    found = re.search('__version__ = "([0-9.]+)"', (kit / "utils/__init__.py").read_text())
-    return [int(number) for number in found[1].split(".")] if found else []
-
-
 here = Path.cwd()
 beside = [place for place in (here.parent, here) if (place / "utils/mixture.py").is_file()]
 folders = [here / "pixelcnn-kit", Path("/kaggle/input")]
 kits = beside[:1] or [file.parents[1] for folder in folders for file in sorted(folder.glob("**/utils/mixture.py"))]
-root = max(kits, default=None, key=version)
+init = "utils/__init__.py"  # its text names the version; a kit without one is the oldest
+versions = {kit: re.findall('__version__ = "([0-9]+)[.]([0-9]+)[.]([0-9]+)"', (kit / init).read_text()) for kit in kits}
+root = max(kits, default=None, key=lambda kit: [[*map(int, version)] for version in versions[kit]])
 if root is None:
     clone = "git clone --depth=1 https://github.com/{repository}"
     unpublished = True, "or publish it with make colab REPOSITORY=you/kit"
@@ -59,7 +55,7 @@ for module in ["safetensors", "tqdm", "matplotlib", "ipywidgets", "scipy"]:
     if importlib.util.find_spec(module) is None:
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", module], check=True)
 if len(kits) > 1:
-    print(f"Of {len(kits)} kits the newest is taken: {root}, version {'.'.join(map(str, version(root))) or 'unknown'}")
+    print(f"Of {len(kits)} kits the newest is taken: {root}, version {'.'.join(*versions[root] or [['unknown']])}")
 %matplotlib inline"""
 
 

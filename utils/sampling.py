@@ -81,7 +81,7 @@ def generate_by_graphs(
     images, nr_known = blank_pictures(model, labels, temperature, prefix)
     rows = RowGraphs(CachedNetwork(model.eval(), labels.to(images.device)), temperature)
     for i in range(images.shape[2]):
-        rows.draw(i, images, generator if i >= nr_known else None, i < nr_known)
+        rows.draw(i, images, generator, is_known=i < nr_known)
         if on_row:
             on_row(i, images)
     return images
@@ -282,6 +282,7 @@ class CachedNetwork:
         self.early_row.copy_(self.early[:, :, i])
 
     def advance(self) -> None:
+        """What rows of one kind have in common."""
         i = self.i
         above = self.row.clone()[:, :, None]  # (B, 4, 1, W): the picture's row i - 1
         self.row.zero_()
@@ -386,11 +387,10 @@ class RowGraphs:
     def __init__(self, network: CachedNetwork, temperature: float):
         self.network, self.temperature = network, temperature
         self.replays: dict[int, Callable] = {}
-        batch, nr_params = network.head_bias.shape
-        self.params = network.head_bias.new_zeros(batch, nr_params, 1, 1)
         self.pixels = network.early_row.clone()  # (B, 3, W)
         self.is_known = torch.zeros((), dtype=torch.bool, device=self.pixels.device)
-        self.noise = self.params.new_empty(network.width, batch, nr_params // 10 + 3, 1, 1)
+        batch, nr_params = network.head_bias.shape
+        self.noise = self.pixels.new_zeros(network.width, batch, nr_params // 10 + 3, 1, 1)  # as of `uniform_noise`
 
     def draw(self, i: int, images: Tensor, generator: torch.Generator | None, is_known: bool) -> None:
         """Row i of (B, 3, H, W), which is there already if it is known."""
@@ -398,7 +398,8 @@ class RowGraphs:
         self.pixels.copy_(images[:, :, i])
         self.is_known.fill_(is_known)
         if not is_known:
-            self.noise.copy_(torch.stack([mixture.uniform_noise(self.params, generator) for _ in self.noise]))
+            like = self.network.head_bias[:, :, None, None]  # (B, 10K, 1, 1), as the params of a pixel
+            self.noise.copy_(torch.stack([mixture.uniform_noise(like, generator) for _ in self.noise]))
         kind = i % self.NR_KINDS
         if i < self.NR_KINDS:
             self._pixels_of_row()

@@ -1,8 +1,8 @@
 """How fast is it? The most telling lines first; what does not fit the time is said to be not measured."""
 
-import functools
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 
@@ -10,7 +10,7 @@ from utils.classify import class_log_likelihoods
 from utils.device import PRECISIONS, pick_precision
 from utils.model import ConditionalPixelCNN
 from utils.sampling import generate, generate_by_graphs
-from utils.training import configs_for
+from utils.training import TrainConfig, configs_for
 
 from ..common import forward_flops, matmul_rate, seconds
 from ..training import tuned_step
@@ -37,19 +37,27 @@ def lines(job: Job) -> Iterator[dict]:
     yield from steps(job, limits, flagship | presets, BATCHES, [own], compiled=True)  # minutes each, hence last
 
 
-def model_of(job: Job, preset: str, **overrides) -> ConditionalPixelCNN:
+def model_of(job: Job, preset: str, **overrides) -> tuple[ConditionalPixelCNN, TrainConfig]:
     tiny = {"nr_filters": 4, "nr_resnet": 1, "nr_logistic_mix": 2, "image_size": 8} if job.tiny else {}
-    model_config, _ = configs_for(preset, 4, **overrides | tiny)
+    model_config, config = configs_for(preset, 4, **overrides | tiny)
     torch.manual_seed(0)
-    return ConditionalPixelCNN(model_config)
+    return ConditionalPixelCNN(model_config), config
 
 
 def name_of(precision: torch.dtype) -> str:
     return str(precision).removeprefix("torch.")
 
 
-def not_measured(what: str, why: str) -> dict:
-    return {"what": what, "value": None, "unit": "", "note": f"not measured: {why}"}
+def measured(job: Job, what: str, measure: Callable[[], tuple[float, str, str]]) -> dict:
+    """The line of what `measure` gives, value, unit and note, or of why it gives nothing."""
+    if job.seconds_left() <= 0:
+        value, unit, note = None, "", "not measured: out of time"
+    else:
+        try:
+            value, unit, note = measure()
+        except RuntimeError as error:  # too little memory, no compiler
+            value, unit, note = None, "", f"not measured: {str(error).splitlines()[0]}"
+    return {"what": what, "value": value, "unit": unit, "note": note}
 
 
 class Limits:
@@ -77,19 +85,13 @@ def steps(job: Job, limits: Limits, presets: dict[str, dict], batches, precision
         for name, config in presets.items():
             for batch in [2] if job.tiny else batches:
                 what = f"training {name}, batch {batch}, {name_of(precision)}{', compiled' if compiled else ''}"
-                if job.seconds_left() <= 0:
-                    yield not_measured(what, "out of time")
-                    continue
-                try:
-                    yield step_line(job, limits, what, config, batch, precision, compiled)
-                except RuntimeError as error:  # too little memory, no compiler
-                    yield not_measured(what, str(error).splitlines()[0])
+                yield measured(job, what, partial(time_step, job, limits, config, batch, precision, compiled))
 
 
-def step_line(job: Job, limits: Limits, what: str, preset: dict, batch, precision, compiled) -> dict:
+def time_step(job: Job, limits: Limits, preset: dict, batch, precision, compiled) -> tuple[float, str, str]:
     on_gpu = job.device.type == "cuda"
     gc.collect()  # a model is a circle of references: the one before would be counted, too
-    model, (_, config) = model_of(job, **preset), configs_for(num_classes=4, **preset)
+    model, config = model_of(job, **preset)
     flops = 3 * batch * forward_flops(model)
     if compiled:
         torch.compiler.reset()
@@ -104,37 +106,29 @@ def step_line(job: Job, limits: Limits, what: str, preset: dict, batch, precisio
     if on_gpu:
         notes.append(f"{torch.cuda.max_memory_allocated() / 2**20:.0f} MiB at most")
     notes.append(limits.floor(flops, precision, None if compiled else bytes_moved(step)))
-    return {"what": what, "value": batch / taken, "unit": "images/s", "note": ", ".join(notes)}
+    return batch / taken, "images/s", ", ".join(notes)
 
 
 def samples(job: Job, limits: Limits) -> Iterator[dict]:
-    model = model_of(job, "report").eval()
+    model = model_of(job, "report")[0].eval()
     flops = forward_flops(model)
     model.to(job.device)
     ways = {"cached": generate} | ({"CUDA graphs": generate_by_graphs} if job.device.type == "cuda" else {})
     for count in (1, 25, 100):
         for way, draw in ways.items():
-            what = f"{count} samples of report, {way}"
-            if job.seconds_left() <= 0:
-                yield not_measured(what, "out of time")
-                continue
-            try:
-                work = functools.partial(draw, model, torch.arange(count) % 4)
-                taken, floor = seconds(work, 1, warmup=count == 1), limits.floor(count * flops, torch.float32)
-                yield {"what": what, "value": taken, "unit": "s", "note": floor}
-            except RuntimeError as error:
-                yield not_measured(what, str(error).splitlines()[0])
+            work, floor = partial(draw, model, torch.arange(count) % 4), limits.floor(count * flops, torch.float32)
+            yield measured(job, f"{count} samples of report, {way}", partial(time_once, work, floor, warmup=count == 1))
+
+
+def time_once(work: Callable, note: str, warmup: bool = False) -> tuple[float, str, str]:
+    return seconds(work, 1, warmup), "s", note
 
 
 def classification(job: Job) -> Iterator[dict]:
-    model = model_of(job, "report").to(job.device).eval()
+    model = model_of(job, "report")[0].to(job.device).eval()
     size = model.config.image_size
     x = torch.randint(0, 256, (4 if job.tiny else COUNT, 3, size, size)) / 127.5 - 1
     for precision in (pick_precision(job.device), torch.float32):
-        what = f"classifying {len(x)} x 4 labels, report, {name_of(precision)}"
-        if job.seconds_left() <= 0:
-            yield not_measured(what, "out of time")
-            continue
-        taken = seconds(lambda precision=precision: class_log_likelihoods(model, x, 128, precision), 1, warmup=0)
         note = "random weights: close labels are all computed twice" if precision != torch.float32 else ""
-        yield {"what": what, "value": taken, "unit": "s", "note": note}
+        work = partial(time_once, partial(class_log_likelihoods, model, x, 128, precision), note)
+        yield measured(job, f"classifying {len(x)} x 4 labels, report, {name_of(precision)}", work)

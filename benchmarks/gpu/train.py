@@ -59,14 +59,15 @@ def lines(job: Job) -> Iterator[dict]:
         model_config, config = run_configs(num_classes=4, init=init, **HYBRID_RECIPE | size | common)
     else:
         model_config, config = flagship(job, len(pictures), **common)
-    last_export = [time.monotonic()]
+    last_export = time.monotonic()
 
     def on_epoch(line: dict) -> None:
+        nonlocal last_export
         print(json.dumps(line), flush=True)
         shutil.copyfile(folder / "metrics.jsonl", job.out / f"{run}.jsonl")
-        if time.monotonic() - last_export[0] > EXPORT_EVERY:
+        if time.monotonic() - last_export > EXPORT_EVERY:
             export(folder / "best.safetensors", job.out)
-            last_export[0] = time.monotonic()
+            last_export = time.monotonic()
 
     minutes = 0 if resume else (job.seconds_left() - seconds_after) / 60
     with contextlib.suppress(Stopped):
@@ -75,7 +76,6 @@ def lines(job: Job) -> Iterator[dict]:
         raise UsageError("stopped before an epoch was done; the same command goes on from there")
     model = checkpoints.load_model(folder / "best.safetensors", job.device)
     export(folder / "best.safetensors", job.out)
-    shutil.copyfile(folder / "metrics.jsonl", job.out / f"{run}.jsonl")
     draw_gallery(model, job.out / f"{run}.png", seed=0)
     best, (model_config, config) = best_epoch(folder), read_config(folder)
     seen = len(pictures) * len(read_metrics(folder / "metrics.jsonl"))
