@@ -61,7 +61,7 @@ def recomputed_and_unchanged(setting: Setting, precision) -> tuple[float, str]:
     except UsageError:
         name, dataset = "cartoons", load_split("cartoons", "validation")
     model = load_model(name)
-    x = (dataset.first(8) if setting.tiny else dataset).tensors()[0]
+    x = (dataset.subset(8) if setting.tiny else dataset).tensors()[0]
     nr_computed = 0
 
     def count(_model, inputs, _output):

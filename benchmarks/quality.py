@@ -158,7 +158,7 @@ def pictures_of_no_class(x: Tensor, dataset: str, generator: torch.Generator) ->
     """Other pictures in the shape of x (N, 3, S, S), on the 256 levels."""
     n, _, size, _ = x.shape
     order = torch.rand(n, 1, size * size, generator=generator).argsort(dim=2).expand(-1, 3, -1)
-    sets = {} if dataset == "cartoons" else {"cartoons": load_split("cartoons", "validation", None, size).first(n)}
+    sets = {} if dataset == "cartoons" else {"cartoons": load_split("cartoons", "validation", None, size).subset(n)}
     return {name: cartoons.tensors()[0] for name, cartoons in sets.items()} | {
         "uniform noise": torch.randint(0, 256, x.shape, generator=generator) / 127.5 - 1,
         "one colour": (torch.randint(0, 256, (n, 3, 1, 1), generator=generator) / 127.5 - 1).expand_as(x),

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from utils import UsageError, classify
+from utils import UsageError, classify, listing
+from utils.checkpoints import reorder_classes
 from utils.data import ImageDataset
 from utils.device import pick_device, pick_precision
 from utils.model import ConditionalPixelCNN
@@ -46,14 +47,27 @@ class Classifier:
         device = pick_device(self.device)
         models = [load_model(name, device) for name in (self.checkpoint, *self.ensemble)]
         for name, other in zip(self.ensemble, models[1:], strict=True):
-            if other.class_names != models[0].class_names or other.config.image_size != models[0].config.image_size:
-                raise UsageError(f"--ensemble {name} knows other classes or sizes of pictures than {self.checkpoint}")
+            if (size := other.config.image_size) != (own := models[0].config.image_size):
+                raise UsageError(f"--ensemble {name} reads {size}x{size} pictures, {self.checkpoint} {own}x{own}")
+            reorder_classes(other, models[0].class_names, f"--ensemble {name}", self.checkpoint)
         self.prior_of(models[0].config.num_classes)
         return models
 
     def pictures(self, models: list[ConditionalPixelCNN], dataset: str, split: str, root: str | None) -> ImageDataset:
-        """The split at the models' size; UsageError where it has other classes than they."""
-        return load_pictures(dataset, split, root, models[0].config, self.checkpoint)
+        """The split at the models' size, with their labels; UsageError where it has other classes than they."""
+        size, names = models[0].config.image_size, models[0].class_names
+        return load_pictures(dataset, split, root, size, names, self.checkpoint)
+
+    def calibration_pictures(
+        self, models: list[ConditionalPixelCNN], dataset: str, root: str | None, count: int
+    ) -> ImageDataset:
+        """So many training pictures that a run with a `train_limit` has left out. UsageError if a class is missing."""
+        chosen = self.pictures(models, dataset, "train", root).held_out(count)
+        there = set(chosen.labels.tolist())
+        if absent := [name for label, name in enumerate(chosen.classes) if label not in there]:
+            cure = "a bias for each class needs pictures of each: give more"
+            raise UsageError(f"--calibrate {count}: none of the {len(chosen)} pictures is a {listing(absent)}; {cure}")
+        return chosen
 
     def prior_of(self, num_classes: int) -> Tensor | None:
         """-> (C,), None for a uniform one. Raises UsageError for anything but a weight for each class."""
@@ -82,19 +96,17 @@ class Classifier:
     def judge(
         self, models: list[ConditionalPixelCNN], nats: Tensor, dataset: str, root: str | None, calibrate: int
     ) -> tuple[Tensor, str]:
-        """What `log_likelihoods` came to -> log p(y | x) (N, C), and in words how; calibrated on the last so many
-        training pictures of the data set, unless that is 0."""
+        """What `log_likelihoods` came to -> log p(y | x) (N, C), and in words how; calibrated on so many training
+        pictures of the data set, unless that is 0."""
         precision = pick_precision(next(models[0].parameters()).device, self.precision)
         how = f"{', '.join([self.checkpoint, *self.ensemble])}, computed in {str(precision).removeprefix('torch.')}"
         if self.mirror:
             how += ", averaged with the mirrored pictures"
         logits = nats.mean(dim=0)
         if calibrate:
-            x, y = self.pictures(models, dataset, "train", root).last(calibrate).tensors()
+            x, y = self.calibration_pictures(models, dataset, root, calibrate).tensors()
             temperature, bias = classify.fit_calibration(self.log_likelihoods(models, x).mean(dim=0), y)
             logits = logits / temperature + bias
             biases = ", ".join(f"{b:+.2f}" for b in bias.tolist())
-            how += (
-                f", temperature {temperature:.0f}, class biases {biases}: fitted on the last {len(y)} training pictures"
-            )
+            how += f", temperature {temperature:.0f}, class biases {biases}: fitted on {len(y)} training pictures"
         return classify.log_posterior(logits, self.prior_of(models[0].config.num_classes)), how

@@ -6,12 +6,12 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from utils import UsageError, checkpoints, data
-from utils.model import ModelConfig
 
 KIT = Path(__file__).resolve().parents[1]
 KAGGLE_INPUT, KAGGLE_WORKING = Path("/kaggle/input"), Path("/kaggle/working")  # read-only; kept with the notebook
@@ -126,16 +126,19 @@ def find_root(dataset: str, root: str | Path | None = None) -> str | Path | None
 
 
 def load_pictures(
-    dataset: str, split: str, root: str | Path | None, config: ModelConfig, who: str
+    dataset: str,
+    split: str,
+    root: str | Path | None,
+    image_size: int,
+    class_names: Sequence[str] | None = None,
+    who: str = "the model",
 ) -> data.ImageDataset:
-    """As `data.load_split`, from where `find_root` finds it, at the size of the model that is called `who`.
+    """As `data.load_split`, from where `find_root` finds it; labels count along `class_names`, those of `who`, if given.
 
-    Raises UsageError also where the data set has another number of classes than the model.
+    Raises UsageError also where the data set has other classes.
     """
-    pictures = data.load_split(dataset, split, find_root(dataset, root), config.image_size)
-    if len(pictures.classes) != config.num_classes:
-        raise UsageError(f"{dataset} has {len(pictures.classes)} classes, {who} knows {config.num_classes}")
-    return pictures
+    pictures = data.load_split(dataset, split, find_root(dataset, root), image_size)
+    return pictures if class_names is None else pictures.with_classes(class_names, who)
 
 
 def template(name: str) -> str:

@@ -75,7 +75,7 @@ def examine(
             raise UsageError(f"{name} does not say which data set it is for: choose one with --dataset")
         dataset = config.dataset if config else checkpoints.SHIPPED[name]
         data_root = data_root or (config.data_root if config else None)
-    pictures = load_pictures(dataset, split, data_root, model.config, name)
+    pictures = load_pictures(dataset, split, data_root, model.config.image_size, model.class_names, name)
     known = (pictures.labels != data.UNKNOWN).nonzero().flatten()
     if not len(known):
         raise UsageError(f"no label of {dataset}'s {split} split is known: report on another --split")

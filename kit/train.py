@@ -64,11 +64,11 @@ def train(
     distributed.wait()
     folder = find_run(run)
     train_set, validation_set = (
-        load_pictures(config.dataset, split, config.data_root, model_config, "the model")
+        load_pictures(config.dataset, split, config.data_root, model_config.image_size)
         for split in ("train", "validation")
     )
     if config.train_limit:
-        train_set = train_set.first(config.train_limit)
+        train_set = train_set.subset(config.train_limit)
     if bool((train_set.labels == UNKNOWN).any()):
         raise UsageError(f"the training split of {config.dataset} has pictures without a label")
     if not resume and (folder / "config.json").exists():
@@ -246,8 +246,8 @@ def _epochs_before(
         with contextlib.suppress(Stopped):
             rest_of_epoch(config, watch, Path(aside))
         run_state.load_state_dict(before)
-        few = validation_set.first(32 * distributed.size())
-        validate(few.first(distributed.size()))  # warms up
+        few = validation_set.subset(32 * distributed.size())
+        validate(few.subset(distributed.size()))  # warms up
         epoch = watch.seconds_a_batch() * steps + timed(validate, few) * len(validation_set) / len(few)
         if config.sample_every:
             epoch += timed(draw_gallery, run_state.averaged, Path(aside, "a.png"), config.seed) / config.sample_every

@@ -14,6 +14,7 @@ from PIL import Image
 
 from kit.runs import run_configs
 from utils import checkpoints
+from utils.data import CPEN455_CLASSES
 from utils.model import ConditionalPixelCNN, ModelConfig
 
 TINY = {"nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 1, "image_size": 8, "device": "cpu"}
@@ -44,6 +45,7 @@ def small_model(dtype=torch.float64, **config) -> ConditionalPixelCNN:
     values = {"num_classes": 3, "nr_resnet": 1, "nr_filters": 6, "nr_logistic_mix": 2, "image_size": 8, "dropout": 0.0}
     torch.manual_seed(0)
     model = ConditionalPixelCNN(ModelConfig(**(values | config)))
+    model.class_names = (*CPEN455_CLASSES, *model.class_names[4:])[: model.config.num_classes]
     for name, parameter in model.named_parameters():
         if name.endswith("bias") or name.startswith("fusion."):
             torch.nn.init.normal_(parameter, std=0.5)

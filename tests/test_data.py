@@ -123,9 +123,44 @@ def test_cifar10_through_torchvision(tmp_path, monkeypatch):
     assert len(load_split("cifar10", "test", tmp_path)) == 10000
 
 
-def test_first():
-    dataset = ImageDataset(torch.zeros(5, 3, 4, 4, dtype=torch.uint8), torch.arange(5), ("a",) * 5, list("abcde"))
-    assert len(dataset.first(2)) == 2 and dataset.first(2).names == ["a", "b"] and len(dataset.first(9)) == 5
+SIX_OF_SIXTY = ["0/16", "1/30", "0/27", "1/54", "0/21", "1/32"]
+
+
+def sorted_by_class(*counts: int) -> ImageDataset:
+    """So many pictures of each class, one class after the other, the unlabelled ones last of all."""
+    labels = torch.repeat_interleave(torch.tensor([*range(len(counts) - 1), -1]), torch.tensor(counts))
+    names = [f"{label}/{i}" for i, label in enumerate(labels.tolist())]
+    images = torch.arange(len(labels), dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 4, 4)
+    return ImageDataset(images, labels, tuple("abcdefgh"[: len(counts) - 1]), names)
+
+
+@given(st.lists(st.integers(0, 40), min_size=2, max_size=5).filter(sum), st.data())
+def test_property_a_part_has_every_class_in_its_proportion(counts, data):
+    pictures = sorted_by_class(*counts)
+    count = data.draw(st.integers(0, len(pictures)))
+    part, rest = pictures.subset(count), pictures.held_out(len(pictures) - count)
+    assert len(part) == count and sorted(part.names + rest.names) == sorted(pictures.names)
+    for label, there in zip([*range(len(counts) - 1), -1], counts, strict=True):
+        assert abs(int((part.labels == label).sum()) - count * there / len(pictures)) <= len(counts) / 2
+    for name, label, image in zip(part.names, part.labels.tolist(), part.images, strict=True):
+        assert name == f"{label}/{int(image[0, 0, 0])}"  # they stay together
+
+
+def test_a_part_is_the_same_everywhere_and_not_the_first_ones():
+    pictures = sorted_by_class(30, 30, 0)
+    torch.manual_seed(7)
+    assert pictures.subset(6).names == sorted_by_class(30, 30, 0).subset(6).names == SIX_OF_SIXTY
+    assert pictures.subset(3).names == SIX_OF_SIXTY[:3] and len(pictures.subset(99)) == 60
+
+
+def test_labels_of_two_lists_of_classes_meet_by_name():
+    pictures = ImageDataset(torch.zeros(4, 3, 2, 2, dtype=torch.uint8), torch.tensor([2, 0, -1, 1]),
+                            ("ape", "bee", "cat"), list("wxyz"))  # fmt: skip
+    other = pictures.with_classes(("cat", "ape", "bee"), "the model")
+    assert other.labels.tolist() == [0, 1, -1, 2] and other.classes == ("cat", "ape", "bee")
+    for classes in (("ape", "bee"), ("ape", "bee", "dog"), ("ape", "bee", "cat", "dog"), ("ape", "bee", "Cat")):
+        with pytest.raises(UsageError, match=r"has the classes ape, bee, cat; weights x has others: " + classes[0]):
+            pictures.with_classes(classes, "weights x")
 
 
 # what can be wrong

@@ -143,7 +143,7 @@ def test_submit_with_all_that_helps(weights, course_data, tmp_path, capsys):
 
     test, train = (load_split("cpen455", split, course_data, 8) for split in ("test", "train"))
     with torch.no_grad():
-        expected, (x, y) = nats(test.tensors()[0]), train.last(4).tensors()
+        expected, (x, y) = nats(test.tensors()[0]), train.held_out(4).tensors()
         temperature, bias = fit_calibration(nats(x), y)
     np.testing.assert_allclose(np.load(tmp_path / "a.npy", allow_pickle=False), expected.float(), rtol=1e-5)
     chosen = (expected / temperature + bias + torch.tensor([1.0, 2, 3, 4]).log()).argmax(dim=1).tolist()
@@ -166,5 +166,5 @@ def test_wrong_settings(weights, course_data, tmp_path, capsys):
     refused("--out", out, "--data-root", tmp_path / "nowhere", word="not found")
     refused("--out", out.with_suffix(".npy"), "--keep-log-likelihoods", word=".csv")
     checkpoints.save_model(small_model(torch.float32), tmp_path / "three.safetensors")
-    refused("--out", out, "--checkpoint", tmp_path / "three.safetensors", word="knows 3")
+    refused("--out", out, "--checkpoint", tmp_path / "three.safetensors", word="has others: burger, panda, koala")
     assert not out.parent.exists()

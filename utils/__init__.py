@@ -7,8 +7,25 @@ sampling, classify         drawing pixel by pixel; Bayes' rule and its scores
 muon, training             the optimiser; losses, steps, presets;   checkpoints, figures: weights; pictures
 """
 
+from collections.abc import Iterable, Sequence
+
 __version__ = "2026.11.28"  # the day it was published; of several kits, the notebooks' first cell takes the newest
 
 
 class UsageError(ValueError):
     """An input that the user can mend. Its text is one line: what is wrong and what to do."""
+
+
+def listing(names: Iterable[str], most: int = 10) -> str:
+    """`a, b, c`; of more than `most` names those, and how many more there are."""
+    shown = list(names)
+    rest = len(shown) - most
+    return ", ".join(shown[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def class_order(wanted: Sequence[str], names: Sequence[str], who: str, whose: str) -> list[int]:
+    """Classes meet by name: where each of `wanted`, the classes of `who`, stands among `names`, those of `whose`.
+    Raises UsageError, which shows both lists, unless they are the same in any order."""
+    if sorted(wanted) != sorted(names):
+        raise UsageError(f"{who} has the classes {listing(wanted)}; {whose} has others: {listing(names)}")
+    return [list(names).index(name) for name in wanted]

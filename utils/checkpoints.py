@@ -6,14 +6,14 @@ Weights are safetensors; the model's config and its classes' names are JSON in t
 import contextlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from . import UsageError
+from . import UsageError, class_order
 from .model import ConditionalPixelCNN, ModelConfig
 
 FOLDER = Path(__file__).resolve().parents[1] / "checkpoints"
@@ -85,6 +85,15 @@ def load_model(name_or_path: str | Path, device: str | torch.device = "cpu") -> 
         hint = "; it looks like a pickle, which could run code and is never opened" if pickled else ""
         raise UsageError(f"{path} is not a readable safetensors file ({error}){hint}") from None
     return model.to(device).eval()
+
+
+def reorder_classes(model: ConditionalPixelCNN, class_names: Sequence[str], who: str, whose: str) -> None:
+    """Renumbers the classes of a model, called `who`, along `class_names`, those of `whose`. Raises UsageError, which
+    shows both lists, where these are not its own in any order."""
+    order = class_order(class_names, model.class_names, whose, who)
+    for rows in model.fusion.maps.values():
+        rows.weight.data = rows.weight.data[order]  # (C, size)
+    model.class_names = tuple(class_names)
 
 
 def find_weights(name_or_path: str | Path, runs: Path | None = None) -> Path:

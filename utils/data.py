@@ -8,6 +8,7 @@ import csv
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from . import UsageError, cartoons
+from . import UsageError, cartoons, class_order
 
 FOLDER = Path(__file__).resolve().parents[1] / "data"
 DATASETS = ("cartoons", "cpen455", "cifar10", "folder")
@@ -44,13 +45,35 @@ class ImageDataset(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return to_float(self.images[index]), int(self.labels[index])
 
-    def first(self, count: int) -> "ImageDataset":
-        """The first `count` pictures."""
-        return ImageDataset(self.images[:count], self.labels[:count], self.classes, self.names[:count])
+    def subset(self, count: int) -> "ImageDataset":
+        """So many pictures, all if there are fewer: chosen at random, the same ones everywhere, every class in its
+        proportion."""
+        return self._at(self._shuffled()[:count])
 
-    def last(self, count: int) -> "ImageDataset":
-        """The last `count` pictures, which a run with `train_limit` up to there has not seen."""
-        return ImageDataset(self.images[-count:], self.labels[-count:], self.classes, self.names[-count:])
+    def held_out(self, count: int) -> "ImageDataset":
+        """So many other pictures, chosen likewise: none of those of `subset`, as long as both together are not more
+        than there are."""
+        return self._at(self._shuffled().flip(0)[:count])
+
+    def _shuffled(self) -> Tensor:
+        """The order in which `subset` takes pictures: each class is shuffled, then they are dealt out evenly."""
+        generator, due = torch.Generator().manual_seed(0), torch.empty(len(self), dtype=torch.float64)
+        for label in self.labels.unique():
+            members = (self.labels == label).nonzero().flatten()
+            turns = torch.randperm(len(members), generator=generator) + 0.5
+            due[members] = turns.double() / len(members)  # of the classes' k-th pictures that of the largest is first
+        return due.argsort(stable=True)
+
+    def _at(self, places: Tensor) -> "ImageDataset":
+        names = [self.names[i] for i in places.tolist()]
+        return ImageDataset(self.images[places], self.labels[places], self.classes, names)
+
+    def with_classes(self, class_names: Sequence[str], who: str) -> "ImageDataset":
+        """The same pictures with labels that count along `class_names`, the classes of `who`. Raises UsageError, which
+        shows both lists, where these are not the data set's own in any order."""
+        order = class_order(self.classes, class_names, "the data set", who)
+        table = torch.tensor([*order, UNKNOWN])  # UNKNOWN is -1: the last one
+        return ImageDataset(self.images, table[self.labels], tuple(class_names), self.names)
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """Everything at once: float32 (N, 3, S, S) and int64 (N,)."""

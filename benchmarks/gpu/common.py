@@ -36,7 +36,7 @@ class Job:
             except UsageError:
                 name = "cartoons"
         found = data.load_split(name, split, find_root(name), 8 if self.tiny else 32)
-        return name, found.first(16) if self.tiny else found
+        return name, found.subset(16) if self.tiny else found
 
 
 class BytesMoved(TorchDispatchMode):

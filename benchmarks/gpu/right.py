@@ -56,7 +56,7 @@ def relative(found: Tensor, expected: Tensor) -> float:
 def forward(job: Job) -> Iterator[tuple[str, float, float]]:
     """float32 is float32: `pick_device` has switched TF32 off."""
     model, there = trained_model(job), trained_model(job, job.device)
-    x, y = load_split("cartoons", "validation").first(8).tensors()
+    x, y = load_split("cartoons", "validation").subset(8).tensors()
     params, found = model(x, y), there(x.to(job.device), y.to(job.device))
     nats, found_nats = mixture.log_prob(params, x), mixture.log_prob(found, x.to(job.device))
     yield "forward, float32: relative distance", relative(found, params), 1e-4
@@ -91,7 +91,7 @@ def small_model(job: Job, **config) -> ConditionalPixelCNN:
 
 def training_steps(job: Job) -> Iterator[tuple[str, float, float]]:
     size = 8 if job.tiny else 32
-    pictures = load_split("cartoons", "train", image_size=size).first(BATCH * STEPS)
+    pictures = load_split("cartoons", "train", image_size=size).subset(BATCH * STEPS)
     x, y = pictures.tensors()
     config = training.configs_for("cartoons", 4, lr=0.01)[1]
     start = small_model(job, dropout=0.0)
@@ -145,7 +145,7 @@ def accuracy(job: Job) -> Iterator[tuple[str, float, float]]:
         expected, weights = known["accuracy"], known["model"]
     else:
         weights = "cartoons"
-        pictures = load_split("cartoons", "validation").first(4 if job.tiny else 64)
+        pictures = load_split("cartoons", "validation").subset(4 if job.tiny else 64)
         model = checkpoints.load_model(weights)
         expected = float(
             (class_log_likelihoods(model, pictures.tensors()[0]).argmax(1) == pictures.labels).float().mean()

@@ -32,7 +32,7 @@ def run(**given) -> None:
     model = load_model(folder / "last.safetensors", device)
 
     print("\nclassifying the test split, by the class under which a picture is likeliest", flush=True)
-    test = load_pictures(dataset, "test", root, model_config, "the model")
+    test = load_pictures(dataset, "test", root, model_config.image_size, model.class_names)
     fastest = Classifier(DEMO_RUN, precision="auto")
     (nats,) = fastest.log_likelihoods([model], test.tensors()[0])
     report(nats, nats, test, model, "test split", "this run's averaged weights")
