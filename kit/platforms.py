@@ -133,7 +133,7 @@ def load_pictures(
     class_names: Sequence[str] | None = None,
     who: str = "the model",
 ) -> data.ImageDataset:
-    """As `data.load_split`, from where `find_root` finds it; labels count along `class_names`, those of `who`, if given.
+    """As `data.load_split`, from where `find_root` finds it; labels count along the `class_names` of `who`, if given.
 
     Raises UsageError also where the data set has other classes.
     """
