@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from utils import UsageError, classify, listing
-from utils.checkpoints import reorder_classes
+from utils.checkpoints import with_classes
 from utils.data import ImageDataset
 from utils.device import pick_device, pick_precision
 from utils.model import ConditionalPixelCNN
@@ -49,7 +49,10 @@ class Classifier:
         for name, other in zip(self.ensemble, models[1:], strict=True):
             if (size := other.config.image_size) != (own := models[0].config.image_size):
                 raise UsageError(f"--ensemble {name} reads {size}x{size} pictures, {self.checkpoint} {own}x{own}")
-            reorder_classes(other, models[0].class_names, f"--ensemble {name}", self.checkpoint)
+        others = zip(models, ("", *self.ensemble), strict=True)
+        models = [
+            with_classes(model, models[0].class_names, f"--ensemble {name}", self.checkpoint) for model, name in others
+        ]
         self.prior_of(models[0].config.num_classes)
         return models
 
@@ -107,6 +110,7 @@ class Classifier:
             x, y = self.calibration_pictures(models, dataset, root, calibrate).tensors()
             temperature, bias = classify.fit_calibration(self.log_likelihoods(models, x).mean(dim=0), y)
             logits = logits / temperature + bias
-            biases = ", ".join(f"{b:+.2f}" for b in bias.tolist())
+            few = len(bias) <= 10
+            biases = ", ".join(f"{b:+.2f}" for b in bias.tolist()) if few else f"{bias.min():+.2f} to {bias.max():+.2f}"
             how += f", temperature {temperature:.0f}, class biases {biases}: fitted on {len(y)} training pictures"
         return classify.log_posterior(logits, self.prior_of(models[0].config.num_classes)), how

@@ -6,6 +6,7 @@ state dict, which `load_state_dict` takes.
 """
 
 import ast
+import contextlib
 import inspect
 import os
 import pprint
@@ -17,6 +18,7 @@ import torch
 
 import utils
 from utils import UsageError
+from utils.checkpoints import with_classes
 from utils.data import CPEN455_CLASSES
 from utils.model import ConditionalPixelCNN
 from utils.sampling import generate
@@ -41,19 +43,18 @@ def export(
     """Lays the folder, new or empty, down, whole or not at all: the model, which came from `checkpoint`, and samples,
     `per_class` of each class. `on_row` is called as `sampling.generate` does.
 
-    Raises UsageError: the folder is in use, or the model is not one of 32x32 pictures of four classes.
+    Raises UsageError: the folder is in use, or the model is not one of 32x32 pictures of the course's classes.
     """
-    config, nr_classes = model.config, len(CPEN455_CLASSES)
-    if (config.num_classes, config.image_size) != (nr_classes, IMAGE_SIZE):
-        knows = f"{checkpoint} knows {config.num_classes} of {config.image_size}x{config.image_size}"
+    model = with_classes(model, CPEN455_CLASSES, checkpoint, "the course")
+    if (size := model.config.image_size) != IMAGE_SIZE:
         raise UsageError(
-            f"the course's scripts give {IMAGE_SIZE}x{IMAGE_SIZE} pictures of {nr_classes} classes; {knows}"
+            f"the course's scripts give {IMAGE_SIZE}x{IMAGE_SIZE} pictures; {checkpoint} reads {size}x{size}"
         )
     if per_class < 1:
         raise UsageError(f"--samples must be at least 1, not {per_class}")
     folder = new_folder(folder)
 
-    labels = torch.arange(config.num_classes).repeat_interleave(per_class)
+    labels = torch.arange(len(CPEN455_CLASSES)).repeat_interleave(per_class)
     images = generate(model, labels, generator=torch.Generator().manual_seed(seed), on_row=on_row)
     values = {"checkpoint": checkpoint, "per_class": per_class, "seed": seed, "size": IMAGE_SIZE}
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
@@ -62,9 +63,13 @@ def export(
         (temporary / "model.py").write_text(single_file(model, per_class, seed), encoding="utf-8")
         (temporary / "README.txt").write_text(template("course_readme.txt").format(**values), encoding="utf-8")
         save_samples(images, labels, temporary / "samples")
-        if folder.exists():
-            folder.rmdir()
-        os.replace(temporary, folder)
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # if it is empty
+        if folder.exists():  # a system has left something there
+            for part in temporary.iterdir():
+                os.replace(part, folder / part.name)
+        else:
+            os.replace(temporary, folder)
     except OSError as error:
         raise UsageError(f"cannot write {folder}: {error.strerror}; nothing was left there") from error
     finally:

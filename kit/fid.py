@@ -8,8 +8,10 @@ It falls with the number of pictures, even between two halves of one set, and de
 numbers compare only at the same dims, counts and reference. Source: Heusel et al. 2017 (arXiv 1706.08500).
 """
 
+import contextlib
 import hashlib
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +22,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from utils import UsageError
-from utils.data import read_images
+from utils import UsageError, listing
+from utils.data import to_bytes
+from utils.model import ConditionalPixelCNN
+from utils.pictures import PICTURE_ERRORS, find_pictures, read_images, say_left_out
 
+from . import distributed
 from .platforms import KAGGLE_INPUT
 from .samples import list_samples
 
@@ -54,17 +59,20 @@ def fid(
     """The distance of a folder of samples from a folder of real pictures; the value is pytorch-fid's own. The arguments
     are those of `python -m kit fid`; `progress` is called with the number of pictures just done.
     Raises UsageError: too few pictures, files that do not belong there, mixed sizes, no or other weights."""
-    from pytorch_fid.fid_score import IMAGE_EXTENSIONS, calculate_frechet_distance
+    from pytorch_fid.fid_score import calculate_frechet_distance
 
     if bootstrap < 0 or bootstrap == 1:
         raise UsageError(f"bootstrap must be at least 2 resamplings, or 0 for no error bar, not {bootstrap}")
     samples = list_samples(Path(generated))
-    real = sorted(file for file in Path(reference).glob("*.*") if file.suffix[1:] in IMAGE_EXTENSIONS)
+    if not Path(reference).is_dir():
+        raise UsageError(f"there is no folder {reference}: --reference takes one of real pictures")
+    real, left_out = find_pictures(Path(reference))
     if not real:
-        raise UsageError(f"no pictures in {reference}: --reference takes a folder that holds them directly")
+        raise UsageError(f"no pictures in {reference}: --reference takes a folder that holds some, in folders or not")
+    say_left_out(left_out, real, reference)
     notes = check_counts(len(samples), len(real), dims, course)
-    size = common_size(samples)
-    real_size = size if resize_reference else common_size(real, "; add --resize-reference")
+    size = common_size(generated, samples)
+    real_size = size if resize_reference else common_size(reference, real, "; add --resize-reference")
     if real_size != size:
         notes.append(
             f"the samples are {size}x{size}, the reference {real_size}x{real_size}, both enlarged to 299x299: a part "
@@ -104,6 +112,22 @@ def fid_of_images(samples: Tensor, reference: Tensor, dims: int, device: str | t
     return frechet_distance(*(inception_features(network, images, device) for images in (samples, reference)))
 
 
+def rough_fid(model: ConditionalPixelCNN, reference: Tensor, seed: int, per_class: int = 25) -> dict:
+    """Entries for a line of metrics, against uint8 pictures (N, 3, S, S); none, and a warning, when the FID cannot be
+    had. All processes must call it."""
+    labels = torch.arange(model.config.num_classes).repeat_interleave(per_class)
+    images = distributed.generate(model, labels, seed)
+    if distributed.rank():
+        return {}
+    try:
+        value = fid_of_images(to_bytes(images.cpu()), reference, COURSE_DIMS, images.device)
+    except Exception as error:  # a missing package or file, too little memory: the training matters more
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        print(f"warning: no FID in this epoch: {reason}", file=sys.stderr)
+        return {}
+    return {"fid": round(value, 3), "fid_dims": COURSE_DIMS, "fid_counts": [len(labels), len(reference)]}
+
+
 def check_counts(generated: int, reference: int, dims: int, course: bool) -> list[str]:
     """Raises UsageError for fewer pictures than dims, but for the course's own setting; -> a note on that one."""
     if dims not in DIMS:
@@ -121,19 +145,16 @@ def check_counts(generated: int, reference: int, dims: int, course: bool) -> lis
     return [f"--course takes {setting}, as the course's script does: {note}"] if course else []
 
 
-def common_size(files: list[Path], otherwise: str = "") -> int:
+def common_size(folder: str | Path, files: list[Path], otherwise: str = "") -> int:
     """The height and width of square pictures; UsageError, which ends in `otherwise`, unless all have the same."""
     sizes = set()
     for file in files:
-        try:
-            with Image.open(file) as picture:
-                sizes.add(picture.size)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise UsageError(f"{file} cannot be read as a picture: {error}") from None
+        with contextlib.suppress(*PICTURE_ERRORS), Image.open(file) as picture:  # read_images names the damaged
+            sizes.add(picture.size)
     if len({side for size in sizes for side in size}) > 1:
-        found = ", ".join(f"{width}x{height}" for width, height in sorted(sizes))
-        raise UsageError(f"the pictures in {files[0].parent} are not of one square size ({found}){otherwise}")
-    return sizes.pop()[0]
+        found = listing(f"{width}x{height}" for width, height in sorted(sizes))
+        raise UsageError(f"the pictures in {folder} are not of one square size ({found}){otherwise}")
+    return sizes.pop()[0] if sizes else 0
 
 
 def find_weights(download: bool = False) -> Path:
@@ -143,7 +164,7 @@ def find_weights(download: bool = False) -> Path:
 
     given = os.environ.get("FID_INCEPTION")
     cache = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
-    places = [Path(given)] if given else [cache, *sorted(KAGGLE_INPUT.glob(f"**/{WEIGHTS}"))]
+    places = [Path(given).expanduser()] if given else [cache, *sorted(KAGGLE_INPUT.glob(f"**/{WEIGHTS}"))]
     found = next(filter(Path.is_file, places), places[0])
     if not found.is_file():
         if given:

@@ -8,14 +8,16 @@ from torch import Tensor
 
 from utils import UsageError
 from utils.figures import save_png, to_picture
+from utils.pictures import visible
 
 SAMPLE = re.compile(r"Class(\d+)_image_(\d+)\.png")
 
 
 def new_folder(path: str | Path) -> Path:
-    """The path, if nothing or an empty folder is there: no old file may be taken for a new one. Raises UsageError."""
+    """The path, if nothing is there or a folder without anything of a person's: no old file may be taken for a new one.
+    Raises UsageError."""
     path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or visible(path)):
         raise UsageError(f"{path} is there already and not empty: choose another, so that nothing old is counted")
     return path
 
@@ -32,7 +34,7 @@ def list_samples(folder: Path) -> list[Path]:
     """The samples in a folder, by name. Refuses whatever `generate` has not written there in one go."""
     files: list[Path] = []
     numbers: dict[str, list[int]] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+    for path in visible(folder) if folder.is_dir() else []:
         match = SAMPLE.fullmatch(path.name)
         if match:
             files.append(path)

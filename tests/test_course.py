@@ -19,6 +19,7 @@ from PIL import Image
 from kit import course
 from kit.__main__ import main
 from utils import checkpoints
+from utils.data import CPEN455_CLASSES
 
 UTILS = """
 import csv, os, torch
@@ -143,7 +144,8 @@ def test_the_scripts_accuracy_is_that_of_evaluate(exported, weights, course_data
     files = [str(course_data / row.split(",")[0]) for row in (course_data / "validation.csv").read_text().splitlines()]
     assert main(["classify", "--checkpoint", str(weights), "--device=cpu", *files]) == 0
     ours = [line.split(": ")[1].split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert re.findall(r"label \S+ (\d)", said) == ours and len(set(ours)) > 1
+    theirs = [CPEN455_CLASSES[int(label)] for label in re.findall(r"label \S+ (\d)", said)]
+    assert theirs == ours and len(set(ours)) > 1
     modules = re.search("modules: (.*)", said)[1].split()
     assert "safetensors" not in modules and not any(name.startswith("utils.") for name in modules)
 
@@ -189,9 +191,9 @@ def test_wrong_settings(weights, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
     refused(out, "--checkpoint", weights, "--samples=0", word="--samples must be at least 1")
     checkpoints.save_model(small_model(torch.float32, num_classes=4), tmp_path / "small.safetensors")
-    refused(out, "--checkpoint", tmp_path / "small.safetensors", word="knows 4 of 8x8")
+    refused(out, "--checkpoint", tmp_path / "small.safetensors", word="small.safetensors reads 8x8")
     checkpoints.save_model(small_model(torch.float32, image_size=32), tmp_path / "three.safetensors")
-    refused(out, "--checkpoint", tmp_path / "three.safetensors", word="knows 3 of 32x32")
+    refused(out, "--checkpoint", tmp_path / "three.safetensors", word="has others: burger, panda, koala")
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "mine.txt").write_text("mine")
     refused(tmp_path / "used", "--checkpoint", weights, word="not empty")

@@ -157,6 +157,7 @@ def test_labels_of_two_lists_of_classes_meet_by_name():
     pictures = ImageDataset(torch.zeros(4, 3, 2, 2, dtype=torch.uint8), torch.tensor([2, 0, -1, 1]),
                             ("ape", "bee", "cat"), list("wxyz"))  # fmt: skip
     other = pictures.with_classes(("cat", "ape", "bee"), "the model")
+    assert other.subset(2).names == pictures.subset(2).names
     assert other.labels.tolist() == [0, 1, -1, 2] and other.classes == ("cat", "ape", "bee")
     for classes in (("ape", "bee"), ("ape", "bee", "dog"), ("ape", "bee", "cat", "dog"), ("ape", "bee", "Cat")):
         with pytest.raises(UsageError, match=r"has the classes ape, bee, cat; weights x has others: " + classes[0]):
@@ -240,13 +241,16 @@ def test_unknown_names(dataset, split):
 def test_folder_without_root_classes_split_or_pictures(picture_folder, tmp_path):
     with pytest.raises(UsageError, match="--data-root"):
         load_split("folder", "train")
+    with pytest.raises(UsageError, match="there is no folder"):
+        load_split("folder", "train", tmp_path / "empty")
+    (tmp_path / "empty" / "train").mkdir(parents=True)
     with pytest.raises(UsageError, match="no class folders"):
         load_split("folder", "train", tmp_path / "empty")
     shutil.rmtree(picture_folder / "test")
     with pytest.raises(UsageError, match="test is missing"):
         load_split("folder", "test", picture_folder)
     (picture_folder / "test").mkdir()
-    with pytest.raises(UsageError, match="no pictures"):
+    with pytest.raises(UsageError, match="no class folders"):
         load_split("folder", "test", picture_folder)
 
 

@@ -219,7 +219,9 @@ def test_folders_that_do_not_fit(weights, tmp_path):
     generated, reference = write_samples(tmp_path / "g", 16), write_reference(tmp_path / "r", 64, 32)
     folders = {"generated": generated, "reference": reference, "dims": 64}
     assert_refused("no samples in", "generate", **folders | {"generated": tmp_path / "nowhere"})
-    assert_refused("no pictures in", **folders | {"reference": tmp_path / "nowhere"})
+    assert_refused("there is no folder", **folders | {"reference": tmp_path / "nowhere"})
+    (tmp_path / "empty").mkdir()
+    assert_refused("no pictures in", **folders | {"reference": tmp_path / "empty"})
     (generated / "Class3_image_16.png").unlink()
     assert_refused("stale or missing", **folders)
     save(blobs(1, 16, 3)[0], generated / "Class3_image_16.png")

@@ -8,11 +8,23 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # each may import those before it only
-MODEL = ("mixture", "layers", "fusion", "model", "device", "cartoons", "data", "checkpoints", "figures", "sampling")
+MODEL = (
+    "mixture",
+    "layers",
+    "fusion",
+    "model",
+    "device",
+    "cartoons",
+    "pictures",
+    "data",
+    "checkpoints",
+    "figures",
+    "sampling",
+)
 MODEL += ("classify", "muon", "training")
 MOST_LINES = {"utils": 350, "kit": 300, "kit/__main__.py": 120, "kit/wandb_log.py": 140}
 MOST_LINES |= {"utils/sampling.py": 420}  # three ways to draw the same picture: naive, cached, by CUDA graphs
-MOST_LINES_IN_ALL = {"utils": 2_250, "kit": 3_450}
+MOST_LINES_IN_ALL = {"utils": 2_300, "kit": 3_450}
 NOT_COUNTED = ("utils/__init__.py", "utils/__main__.py", "utils/muon.py", "kit/widgets", "kit/exercises")
 
 

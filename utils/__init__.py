@@ -2,7 +2,8 @@
 
 layers, mixture            causal convolutions and the gated block; the discretized mixture of logistics
 fusion, model              where a class enters; the network
-device, data, cartoons     what to compute with; the data sets
+device, pictures           what to compute with; picture files
+cartoons, data             the data sets
 sampling, classify         drawing pixel by pixel; Bayes' rule and its scores
 muon, training             the optimiser; losses, steps, presets;   checkpoints, figures: weights; pictures
 """

@@ -4,6 +4,7 @@ Weights are safetensors; the model's config and its classes' names are JSON in t
 """
 
 import contextlib
+import copy
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -87,25 +88,40 @@ def load_model(name_or_path: str | Path, device: str | torch.device = "cpu") -> 
     return model.to(device).eval()
 
 
-def reorder_classes(model: ConditionalPixelCNN, class_names: Sequence[str], who: str, whose: str) -> None:
-    """Renumbers the classes of a model, called `who`, along `class_names`, those of `whose`. Raises UsageError, which
+def with_classes(model: ConditionalPixelCNN, class_names: Sequence[str], who: str, whose: str) -> ConditionalPixelCNN:
+    """A model, called `who`, whose labels count along `class_names`, the classes of `whose`. Raises UsageError, which
     shows both lists, where these are not its own in any order."""
     order = class_order(class_names, model.class_names, whose, who)
-    for rows in model.fusion.maps.values():
-        rows.weight.data = rows.weight.data[order]  # (C, size)
+    if tuple(class_names) == model.class_names:
+        return model
+    model = copy.deepcopy(model)
+    for rows in model.fusion.parameters():
+        rows.data = rows.data[order]  # (C, size)
     model.class_names = tuple(class_names)
+    return model
+
+
+def given_runs() -> Path | None:
+    """Where $PIXELCNN_RUNS says that runs are kept, absolute; None if it is not set, or empty."""
+    given = os.environ.get("PIXELCNN_RUNS")
+    return Path(os.path.abspath(os.path.expanduser(given))) if given else None
 
 
 def find_weights(name_or_path: str | Path, runs: Path | None = None) -> Path:
-    """A shipped name, a folder or a run's name (its best weights), or a file -> the file; UsageError if there is none.
-    Runs are in `runs`, in $PIXELCNN_RUNS or in checkpoints/runs."""
-    runs = runs or Path(os.environ.get("PIXELCNN_RUNS", RUNS))
+    """A shipped name, a run's name (its best weights), or a file or a run's folder -> the file; UsageError if there is
+    none. What is both a run's name and a file here is the run, unless it is written as a path: `./NAME`, or with its
+    suffix. Runs are in `runs`, in $PIXELCNN_RUNS or in checkpoints/runs."""
+    runs = runs or given_runs() or RUNS
     name = str(name_or_path)
-    given = FOLDER / f"{name}.safetensors" if name in SHIPPED else Path(name)
-    for candidate in (given, runs / given):
+    given = FOLDER / f"{name}.safetensors" if name in SHIPPED else Path(os.path.expanduser(name))
+    places = [runs / given, given]
+    if name.startswith(".") or given.suffix == ".safetensors":
+        places.reverse()
+    for candidate in filter(Path.exists, places):
         if candidate.is_dir():
             candidate = candidate / "best.safetensors"
-        if candidate.is_file():
-            return candidate
+        if not candidate.is_file():
+            raise UsageError(f"no weights found for {name!r}: there is no {candidate}")
+        return candidate
     choices = f"a shipped name ({', '.join(SHIPPED)}), a run under checkpoints/runs/, or a .safetensors file"
     raise UsageError(f"no weights found for {name!r}: give {choices}")

@@ -5,24 +5,25 @@ something on 8-bit pixels only, so every picture is rounded to bytes after it ha
 """
 
 import csv
+import io
 import os
 import shlex
-import sys
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from . import UsageError, cartoons, class_order
+from . import UsageError, cartoons, class_order, listing
+from .pictures import find_pictures, read_images, say_left_out, to_tensor, visible
 
 FOLDER = Path(__file__).resolve().parents[1] / "data"
 DATASETS = ("cartoons", "cpen455", "cifar10", "folder")
 SPLITS = ("train", "validation", "test")
 CPEN455_CLASSES = ("burger", "panda", "koala", "pizza")
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+FOLDERS = {"train": ("train", "training"), "validation": ("validation", "val", "valid"), "test": ("test",)}
 UNKNOWN = -1  # the label of pictures whose class is kept secret
 
 
@@ -58,7 +59,8 @@ class ImageDataset(torch.utils.data.Dataset):
     def _shuffled(self) -> Tensor:
         """The order in which `subset` takes pictures: each class is shuffled, then they are dealt out evenly."""
         generator, due = torch.Generator().manual_seed(0), torch.empty(len(self), dtype=torch.float64)
-        for label in self.labels.unique():
+        names = sorted(range(len(self.classes)), key=self.classes.__getitem__)  # whatever their numbers are
+        for label in [UNKNOWN, *names]:
             members = (self.labels == label).nonzero().flatten()
             turns = torch.randperm(len(members), generator=generator) + 0.5
             due[members] = turns.double() / len(members)  # of the classes' k-th pictures that of the largest is first
@@ -114,6 +116,7 @@ def load_split(dataset: str, split: str, root: str | Path | None = None, image_s
     for what, given, known in (("data set", dataset, DATASETS), ("split", split, SPLITS)):
         if given not in known:
             raise UsageError(f"unknown {what} {given!r}: choose from {', '.join(known)}")
+    root = Path(root).expanduser() if root else None
     if dataset == "cartoons":
         images, labels = cartoons.draw(split, image_size)
         names = [f"{split}/{i:04d}" for i in range(len(labels))]
@@ -124,13 +127,13 @@ def load_split(dataset: str, split: str, root: str | Path | None = None, image_s
         return _read_cifar10(root, split, image_size)
     if root is None:
         raise UsageError("data set 'folder' needs --data-root DIR, with pictures in DIR/train/CLASS/")
-    return _read_folder(Path(root), split, image_size)
+    return _read_folder(root, split, image_size)
 
 
 def number_of_classes(dataset: str, root: str | Path | None = None) -> int:
     """How many classes a data set has, without reading its pictures."""
     if dataset == "folder" and root is not None:
-        return len(_folder_classes(Path(root)))
+        return len(_class_folders(_split_folder(Path(root).expanduser(), "train")))
     return 10 if dataset == "cifar10" else 4
 
 
@@ -138,7 +141,7 @@ def find_cpen455(root: str | Path | None = None) -> Path:
     """The course data's folder: `root`, else $CPEN455_ROOT, data/cpen455 or ../shared/cpen455, the first that has it.
     Raises UsageError, which says where it was looked for."""
     places = [root] if root else [os.environ.get("CPEN455_ROOT"), FOLDER / "cpen455", FOLDER / "../../shared/cpen455"]
-    candidates = [Path(place) for place in places if place]
+    candidates = [Path(place).expanduser() for place in places if place]
     for candidate in candidates:
         if (candidate / "train.csv").is_file():
             return candidate
@@ -151,29 +154,55 @@ def _cure(dataset: str, root: str | Path | None) -> str:
 
 
 def _read_cpen455(root: Path, split: str, image_size: int) -> ImageDataset:
-    """`{split}.csv` holds rows `path,label` without a header; paths are relative to the csv's folder."""
+    """`{split}.csv` holds rows `path,label`; paths are relative to the csv's folder."""
     table = root / f"{split}.csv"
     if not table.is_file():
         raise UsageError(f"{table} is missing: the data set in {root} is not complete")
-    names, labels = [], []
-    with open(table, newline="", encoding="utf-8") as file:
-        for number, row in enumerate(csv.reader(file), start=1):
-            if len(row) != 2:
-                raise UsageError(f"{table}, row {number}: expected 2 columns (path,label), found {len(row)}")
-            try:
-                label = int(row[1])
-            except ValueError:
-                raise UsageError(f"{table}, row {number}: the label {row[1]!r} is not a whole number") from None
-            if not UNKNOWN <= label < len(CPEN455_CLASSES):
-                raise UsageError(f"{table}, row {number}: the label {label} is not in -1 ... 3")
-            if not (root / row[0]).is_file():
-                raise UsageError(f"{table}, row {number}: there is no file {row[0]}")
-            names.append(row[0])
-            labels.append(label)
+    names: list[str] = []
+    missing: list[str] = []
+    labels = []
+    for number, row in _rows(table):
+        where = f"{table}, row {number}"
+        if len(row) != 2:
+            raise UsageError(f"{where}: expected 2 columns (path,label), found {len(row)}")
+        name = row[0].strip().replace("\\", "/")  # as Windows writes it
+        there = (root / name).is_file()
+        try:
+            label = float(row[1])
+        except ValueError:
+            if not names and not missing and not there:
+                continue  # a header
+            raise UsageError(f"{where}: the label {row[1]!r} is not a whole number") from None
+        if label not in range(UNKNOWN, len(CPEN455_CLASSES)):
+            raise UsageError(f"{where}: the label {row[1]} is not in -1 ... {len(CPEN455_CLASSES) - 1}")
+        if not there:
+            missing.append(f"{where}: there is no file {name}")
+        names.append(name)
+        labels.append(int(label))
+    if missing:
+        raise UsageError(missing[0] + (f", and {len(missing) - 1} others are missing" if missing[1:] else ""))
     if not names:
         raise UsageError(f"{table} is empty")
     images = read_images([root / name for name in names], image_size, expected_size=64)
     return ImageDataset(images, torch.tensor(labels), CPEN455_CLASSES, names)
+
+
+def _rows(table: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV file and their numbers, from 1, as spreadsheets save it: with a byte-order mark, semicolons or
+    tabs, blank lines."""
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+        if "\0" in text:
+            raise UnicodeError
+    except UnicodeError:
+        raise UsageError(f"{table} is not in UTF-8: save it from the spreadsheet as `CSV UTF-8`") from None
+    delimiter = max(",;\t", key=text.lstrip().partition("\n")[0].count)
+    try:
+        for number, row in enumerate(csv.reader(io.StringIO(text), delimiter=delimiter, strict=True), start=1):
+            if any(cell.strip() for cell in row):
+                yield number, row
+    except csv.Error as error:
+        raise UsageError(f"{table} is not a CSV file: {error}") from None
 
 
 def _read_cifar10(root: str | Path | None, split: str, image_size: int) -> ImageDataset:
@@ -192,47 +221,41 @@ def _read_cifar10(root: str | Path | None, split: str, image_size: int) -> Image
 
 
 def _read_folder(root: Path, split: str, image_size: int) -> ImageDataset:
-    """`root/split/CLASS/*`; the classes are the folders of `root/train`, in alphabetical order."""
-    classes = _folder_classes(root)
-    if not (root / split).is_dir():
-        raise UsageError(f"{root / split} is missing: put pictures in {root}/{split}/CLASS/")
-    files = [p for name in classes for p in sorted((root / split / name).glob("*")) if p.suffix.lower() in SUFFIXES]
-    if not files:
-        raise UsageError(f"no pictures in {root / split}: put some in {root}/{split}/CLASS/")
+    """`root/split/CLASS/**`; the classes are the folders of `root/train`, in alphabetical order."""
+    train, folder = _split_folder(root, "train"), _split_folder(root, split)
+    classes, folders = tuple(_class_folders(train)), _class_folders(folder)
+    class_order(list(folders), classes, str(folder), str(train))
+    files, labels = [], []
+    left_out = [path for path in visible(folder) if not path.is_dir()]
+    for label, name in enumerate(classes):
+        pictures, others = find_pictures(folders[name])
+        if not pictures:
+            raise UsageError(f"there is no picture in {folders[name]}: put some there, or remove it from every split")
+        files += pictures
+        labels += [label] * len(pictures)
+        left_out += others
+    say_left_out(left_out, files, folder)
     images = read_images(files, image_size, expected_size=image_size)
-    labels = torch.tensor([classes.index(file.parent.name) for file in files])
-    return ImageDataset(images, labels, classes, [str(file.relative_to(root)) for file in files])
+    return ImageDataset(images, torch.tensor(labels), classes, [file.relative_to(root).as_posix() for file in files])
 
 
-def _folder_classes(root: Path) -> tuple[str, ...]:
-    classes = tuple(sorted(p.name for p in (root / "train").glob("*") if p.is_dir()))
-    if not classes:
-        raise UsageError(f"no class folders in {root / 'train'}: put pictures in {root}/train/CLASS/")
-    return classes
+def _split_folder(root: Path, split: str) -> Path:
+    """The folder of a split, under any of the names that people give it."""
+    if not root.is_dir():
+        raise UsageError(f"there is no folder {root}: --data-root takes one with pictures in train/CLASS/")
+    inside = [path for path in visible(root) if path.is_dir()]
+    found = [path for path in inside if path.name.lower() in FOLDERS[split]]
+    if len(found) != 1:
+        wrong = f"has {listing([f'{path.name}/' for path in found])}, where one is due" if found else "is missing"
+        there = f"; there are {listing(path.name for path in inside)}" if inside and not found else ""
+        raise UsageError(f"{root / split} {wrong}: put pictures in {root}/{split}/CLASS/{there}")
+    return found[0]
 
 
-def read_images(files: list[Path], image_size: int, expected_size: int) -> Tensor:
-    """Reads files as RGB, resized to uint8 (N, 3, S, S); says once if some were not of the expected size."""
-    images, odd = [], []
-    for file in files:
-        try:
-            with Image.open(file) as picture:
-                if picture.size != (expected_size, expected_size):
-                    odd.append(file)
-                images.append(to_tensor(picture, image_size))
-        except FileNotFoundError:
-            raise UsageError(f"there is no file {file}") from None
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise UsageError(f"{file} cannot be read as a picture: {error}") from None
-    if odd:
-        those = f"{len(odd)} of {len(files)} pictures were not {expected_size}x{expected_size}"
-        print(f"note: {those} and were resized to {image_size}x{image_size}, {odd[0]} first", file=sys.stderr)
-    return torch.stack(images)
-
-
-def to_tensor(picture: Image.Image, image_size: int) -> Tensor:
-    """RGB, antialiased bilinear, rounded to bytes: uint8 (3, S, S)."""
-    picture = picture.convert("RGB")
-    if picture.size != (image_size, image_size):
-        picture = picture.resize((image_size, image_size), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+def _class_folders(folder: Path) -> dict[str, Path]:
+    """The classes' names, in alphabetical order, and their folders."""
+    # a Mac spells é as e and an accent: one name, whoever wrote it
+    found = {unicodedata.normalize("NFC", path.name): path for path in visible(folder) if path.is_dir()}
+    if not found:
+        raise UsageError(f"no class folders in {folder}: put pictures in {folder}/CLASS/")
+    return dict(sorted(found.items()))

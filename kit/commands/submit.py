@@ -1,3 +1,6 @@
+from utils import class_order
+from utils.data import CPEN455_CLASSES
+
 from .. import distributed, leaderboard
 from ..classifier import Classifier
 
@@ -28,10 +31,11 @@ def run(
     log_p, how = options.judge(models, nats, "cpen455", data_root, calibrate)
     if distributed.rank():
         return
-    labels = log_p.argmax(dim=1).tolist()
+    order = class_order(CPEN455_CLASSES, test.classes, "the course", options.checkpoint)  # its numbers are handed in
+    labels = log_p[:, order].argmax(dim=1).tolist()
     if keep_log_likelihoods:
-        kept = leaderboard.write_log_likelihoods(out, nats.mean(dim=0).float())  # as they were computed
+        kept = leaderboard.write_log_likelihoods(out, nats.mean(dim=0)[:, order].float())  # as they were computed
         print(f"log-likelihoods in {kept}, a row a picture, in nats")
     leaderboard.write(out, test.names, labels, format, fid)
-    counts = ", ".join(f"{labels.count(label)} {name}" for label, name in enumerate(test.classes))
+    counts = ", ".join(f"{labels.count(label)} {name}" for label, name in enumerate(CPEN455_CLASSES))
     print(f"{out}: cpen455 test split, {len(labels)} pictures, {how}, format {format}; {counts}")

@@ -2,21 +2,19 @@
 
 import io
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from utils import UsageError
-from utils.data import to_tensor
+from utils.pictures import PICTURE_ERRORS, nr_frames, to_tensor, why_unreadable
 
 UPLOAD_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # decoders that call no other program
 MAX_UPLOAD_PIXELS = 50_000_000
 
 
 def read_upload(content: bytes, image_size: int) -> tuple[Tensor, str]:
-    """A picture file from anybody -> uint8 (3, S, S), and a sentence that says how it was made to fit.
-
-    Transparent parts become white; a photograph that the camera held sideways is turned.
+    """A picture file from anybody -> uint8 (3, S, S), read as `pictures.as_shown` does, and a sentence that says how it
+    was made to fit.
 
     Raises:
         UsageError: no picture, a damaged one, or one so large that unpacking it could take all memory; the header
@@ -24,23 +22,19 @@ def read_upload(content: bytes, image_size: int) -> tuple[Tensor, str]:
     """
     try:
         with Image.open(io.BytesIO(content), formats=UPLOAD_FORMATS) as file:
-            (width, height), mode = file.size, file.mode
+            (width, height), mode, frames = file.size, file.mode, nr_frames(file)
             if width * height > MAX_UPLOAD_PIXELS:
                 raise Image.DecompressionBombError(f"{width}x{height} pixels, more than {MAX_UPLOAD_PIXELS:,}")
-            picture = ImageOps.exif_transpose(file)
-            if picture.has_transparency_data:
-                white = Image.new("RGBA", picture.size, "white")
-                picture = Image.alpha_composite(white, picture.convert("RGBA"))
-            elif mode.startswith("I"):  # 16 bits, which `convert` would cut off at 255
-                picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
-            image = to_tensor(picture, image_size)
+            image = to_tensor(file, image_size)
     except Image.UnidentifiedImageError:
         raise UsageError(f"it is no picture of a known kind: choose a {', '.join(UPLOAD_FORMATS)} file") from None
     except Image.DecompressionBombError as error:
         raise UsageError(f"the picture is too large ({error}): make it smaller first") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UsageError(f"it cannot be read as a picture: {error}") from None
+    except PICTURE_ERRORS as error:
+        raise UsageError(f"it cannot be read as a picture: {why_unreadable(error)}") from None
     changes = [f"a picture of {width}x{height} pixels"]
+    if frames > 1:
+        changes.append(f"the first of {frames} frames")
     if (width, height) != (image_size, image_size):
         changes.append(f"resized to {image_size}x{image_size}")
     if mode != "RGB":

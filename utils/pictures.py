@@ -1,0 +1,126 @@
+"""Picture files as people have them, whoever reads them: what in a folder counts, and how a picture is shown.
+
+What is left out, or changed, is said in one note, with a count and the first name.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from . import UsageError, listing
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".ppm", ".pgm"}
+# what systems leave in folders beside names that begin with a dot; in small letters
+SYSTEM_NAMES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "icon\r"}
+SYSTEM_NAMES |= {"system volume information", "lost+found"}
+PICTURE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # what Pillow raises
+
+
+def visible(folder: Path) -> list[Path]:
+    """What people have put into a folder, by name: nothing hidden, nothing that a system has left there."""
+    names = sorted(path.name for path in folder.iterdir())
+    return [folder / name for name in names if not name.startswith((".", "~$")) and name.lower() not in SYSTEM_NAMES]
+
+
+def find_pictures(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The pictures in a folder, at any depth, by name, and the other files."""
+    pictures, others = [], []
+    for path in visible(folder):
+        if path.is_dir():
+            deeper = find_pictures(path)
+            pictures += deeper[0]
+            others += deeper[1]
+        else:
+            (pictures if path.suffix.lower() in suffixes() else others).append(path)
+    return pictures, others
+
+
+def say_left_out(left_out: Sequence[Path], pictures: Sequence[Path], folder: str | Path) -> None:
+    """One note on the files in a folder that were not taken for pictures, if there are any."""
+    if left_out:
+        of = f"{len(left_out)} of {len(left_out) + len(pictures)} files in {folder} were left out, {left_out[0]} first"
+        note(f"{of}: what is read ends in {', '.join(sorted(suffixes()))} and, in a data set, lies in a class's folder")
+
+
+def suffixes() -> set[str]:
+    """The endings, in small letters, of what can be read here: older Pillows do not know AVIF."""
+    return SUFFIXES & Image.registered_extensions().keys()
+
+
+def read_images(
+    files: Sequence[Path], image_size: int, expected_size: int, broken: dict[Path, str] | None = None
+) -> Tensor:
+    """Reads files as RGB, resized to uint8 (N, 3, S, S); says once if some were not of the expected size, or had
+    several frames. What cannot be read goes into `broken`, with the reason; without that, UsageError names all."""
+    images, odd, moving, failed = [], [], [], {} if broken is None else broken
+    for file in files:
+        try:
+            with Image.open(file) as picture:
+                odd += [file] * (picture.size != (expected_size, expected_size))
+                moving += [file] * (nr_frames(picture) > 1)
+                images.append(to_tensor(picture, image_size))
+        except PICTURE_ERRORS as error:
+            failed[file] = why_unreadable(error)
+    if failed and broken is None:
+        if len(failed) == 1:
+            raise UsageError("".join(f"{file} cannot be read as a picture: {why}" for file, why in failed.items()))
+        those = listing(f"{file} ({why})" for file, why in failed.items())
+        raise UsageError(f"{len(failed)} of {len(files)} files cannot be read as pictures: {those}")
+    if odd:
+        those = f"{len(odd)} of {len(files)} pictures were not {expected_size}x{expected_size}"
+        note(f"{those} and were resized to {image_size}x{image_size}, {odd[0]} first")
+    if moving:
+        note(f"{len(moving)} of {len(files)} pictures have several frames: the first is taken, {moving[0]} first")
+    return torch.stack(images) if images else torch.empty(0, 3, image_size, image_size, dtype=torch.uint8)
+
+
+def why_unreadable(error: Exception) -> str:
+    """In plain words why Pillow could not read a picture."""
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "it is no picture, or of a kind that is not known here"
+    return getattr(error, "strerror", None) or str(error) or "it is damaged"
+
+
+def nr_frames(picture: Image.Image) -> int:
+    """More than 1 for an animation or a document of several pages; a camera's photo with a preview in it is one."""
+    with contextlib.suppress(*PICTURE_ERRORS):  # the first frame may be whole
+        return 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
+    return 1
+
+
+def to_tensor(picture: Image.Image, image_size: int) -> Tensor:
+    """As it is shown, antialiased bilinear, rounded to bytes: uint8 (3, S, S)."""
+    picture = as_shown(picture)
+    if picture.size != (image_size, image_size):
+        picture = picture.resize((image_size, image_size), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+
+
+def as_shown(picture: Image.Image) -> Image.Image:
+    """A picture from anywhere as a viewer shows it, in RGB: turned as its orientation tag says, on white where it is
+    transparent, 16 bits scaled to 8. Raises ValueError for pixels that are neither, and what Pillow raises."""
+    picture.load()
+    with contextlib.suppress(Exception):  # a damaged tag is no reason to refuse the picture
+        picture = ImageOps.exif_transpose(picture)
+    if picture.mode[0] in "IF":
+        values = np.asarray(picture)
+        if picture.mode == "F" or values.min() < 0 or values.max() >= 2**16:
+            raise ValueError("its pixels are neither of 8 nor of 16 bits: save it with one of these")
+        picture = Image.fromarray(((values.astype(np.int64) + 128) // 257).astype(np.uint8))
+    elif picture.has_transparency_data:
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture.convert("RGBA"))
+    return picture.convert("RGB")
+
+
+def note(text: str) -> None:
+    """One line on standard error, from the first of several processes."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"note: {text}", file=sys.stderr)
