@@ -1,27 +1,88 @@
 """Pictures that people look at."""
 
+import functools
+import sys
+import unicodedata
 from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from . import listing
 from .checkpoints import write_atomically
 from .data import to_bytes
 
 # Okabe and Ito's colours, which colour-blind people tell apart; the n-th class has the n-th
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+LONGEST = 20  # letters of a class's name that a picture has room for
+
+
+@functools.cache
+def lettering(size: int):
+    """DejaVu Sans, which matplotlib brings and writes with: Latin, Greek, Cyrillic. Without matplotlib Pillow's font,
+    which has little more than ASCII."""
+    try:
+        import matplotlib
+
+        return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), size)
+    except (ImportError, OSError):
+        return ImageFont.load_default(size)
+
+
+@functools.cache
+def can_draw(text: str) -> bool:
+    """Whether the font has every letter of it, all of a script that runs from left to right."""
+    font, backwards = lettering(16), ("R", "AL")  # old releases of matplotlib draw these in the wrong order
+    box = bytes(font.getmask("\U0010ffff"))  # no letter has this number
+    return text.isprintable() and not any(
+        unicodedata.bidirectional(letter) in backwards or bytes(font.getmask(letter)) == box for letter in text
+    )
+
+
+def shortened(name: str, most: int = LONGEST) -> str:
+    """Of more than `most` letters the first and the last, where long names differ."""
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[most // 2 + 1 - most :]}"
+
+
+@functools.cache  # so that the note comes once
+def drawable(class_names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names as pictures show them: long ones shortened, and `class 0` for class 0 if the font cannot draw its name.
+    A note on standard error says which number stands for which name."""
+    numbers = tuple(f"class {label}" for label in range(len(class_names)))
+    composed = (unicodedata.normalize("NFC", name) for name in class_names)  # macOS keeps é as e and an accent
+    shown = tuple(
+        shortened(name) if can_draw(name) and name.strip() else number
+        for name, number in zip(composed, numbers, strict=True)
+    )
+    if len(set(shown)) < len(shown):  # shortened, or beside a class that is called `class 0`
+        shown = numbers
+    told = [
+        f"{number} is {class_names[n]!r}" for n, number in enumerate(numbers) if shown[n] == number != class_names[n]
+    ]
+    if told:
+        lacking = sorted({repr(letter) for name in class_names for letter in name if not can_draw(letter)})
+        reason = f"the font lacks {listing(lacking)}" if lacking else "some names would look alike"
+        print(f"note: {reason}, so pictures show numbers: {listing(told)}", file=sys.stderr)
+    return shown
+
+
+def plain(text: str) -> str:
+    """A text as matplotlib shows it letter by letter: `$` begins no formula, a leading `_` does not hide it from a
+    legend, and `?` stands for what the font lacks."""
+    letters = (c if c == "\n" or can_draw(c) else "?" for c in unicodedata.normalize("NFC", text))
+    return (" " if text.startswith("_") else "") + "".join(letters).replace("$", r"\$")
 
 
 def gallery(images: Tensor, labels: Tensor, class_names: tuple[str, ...], zoom: int = 3) -> Image.Image:
     """One row of pictures for each class, its name at the left. images: (N, 3, S, S) in [-1, 1]; labels: (N,)."""
-    size, gap = images.shape[-1] * zoom, 2 * zoom
-    font = ImageFont.load_default(min(size // 6, 16))
-    margin = gap + max(int(font.getlength(name)) for name in class_names) + gap
+    size, gap, names = images.shape[-1] * zoom, 2 * zoom, drawable(tuple(class_names))
+    font = lettering(max(8, min(size // 6, 16)))
+    margin = gap + max(int(font.getlength(name)) for name in names) + gap
     columns = int(torch.bincount(labels.cpu()).max())
     sheet = Image.new("RGB", (margin + columns * (size + gap), gap + len(class_names) * (size + gap)), "white")
     pen = ImageDraw.Draw(sheet)
-    for row, name in enumerate(class_names):
+    for row, name in enumerate(names):
         top = gap + row * (size + gap)
         pen.text((gap, top + size // 2), name, fill="black", font=font, anchor="lm")
         for column, index in enumerate((labels == row).nonzero().flatten().tolist()):
@@ -65,5 +126,5 @@ def show_images(images: Tensor, titles: list[str] | None = None, columns: int = 
     for n, image in enumerate(images):
         axes.flat[n].imshow(to_picture(image))
         if titles:
-            axes.flat[n].set_title(titles[n], fontsize=8)
+            axes.flat[n].set_title(plain(titles[n]), fontsize=8)
     return figure
