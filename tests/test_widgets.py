@@ -5,6 +5,7 @@ import math
 import re
 import threading
 import time
+import warnings
 
 import ipywidgets
 import matplotlib
@@ -29,7 +30,7 @@ from kit.widgets.evidence_lens import evidence_limit, show_evidence
 from kit.widgets.upload import newest_upload
 from utils import UsageError, figures, mixture
 from utils.classify import class_log_likelihoods
-from utils.data import ImageDataset, to_bytes
+from utils.data import CPEN455_CLASSES, UNKNOWN, ImageDataset, to_bytes
 from utils.sampling import generate
 
 matplotlib.use("agg")
@@ -43,9 +44,9 @@ def shown(monkeypatch) -> list:
     return calls
 
 
-def pictures(count: int = 4, size: int = 8) -> ImageDataset:
+def pictures(count: int = 4, size: int = 8, classes: tuple[str, ...] = CPEN455_CLASSES[:3]) -> ImageDataset:
     images = to_bytes(random_pictures(count, size))
-    return ImageDataset(images, torch.arange(count) % 3, ("a", "b", "c"), [str(n) for n in range(count)])
+    return ImageDataset(images, torch.arange(count) % len(classes), classes, [str(n) for n in range(count)])
 
 
 def as_file(array: np.ndarray, form: str = "PNG") -> bytes:
@@ -99,7 +100,7 @@ def test_the_class_slider_draws_what_generate_draws(shown):
     first = slider.picture.value
     assert shown == [(shown[0][0], first)]
     images = generate(model, torch.full((4,), 2), generator=torch.Generator().manual_seed(0))
-    expected = to_png(figures.gallery(images, torch.zeros(4, dtype=torch.long), ("2",), 1))
+    expected = to_png(figures.gallery(images, torch.zeros(4, dtype=torch.long), ("koala",), 1))
     assert pixels(first) != pixels(expected)
     slider.controls["label"].value = 2
     wait_for(lambda: pixels(slider.picture.value) == pixels(expected))
@@ -137,12 +138,27 @@ def test_saving_writes_the_picture_that_is_shown_and_says_where(shown, tmp_path,
     slider.save.click()
     (file,) = (tmp_path / "samples").iterdir()
     assert file.read_bytes() == slider.picture.value
-    assert slider.note.value == "saved as samples/..-..-a_temperature1.0_seed0_count4.png"
+    assert slider.note.value == "saved as samples/0_..-..-a_temperature1.0_seed0_count4.png"
     file.unlink()
     (tmp_path / "samples").rmdir()
     (tmp_path / "samples").write_text("a file is in the way")
     slider.save.click()
     assert slider.note.value.startswith("cannot save samples/")
+
+
+def test_names_that_are_one_file_name_do_not_overwrite_each_other(shown, tmp_path, monkeypatch):
+    """Here they differ in a letter that no file name may have, or on some disks, or are longer than a disk takes."""
+    monkeypatch.chdir(tmp_path)
+    model = small_model(torch.float32, num_classes=5)
+    model.class_names = ("a b", "a/b", "A b", "ё" * 200 + "x", "ё" * 200 + "y")
+    slider = ClassSlider(model, zoom=1)
+    for label in range(5):
+        slider.controls["label"].value = label
+        wait_for(lambda label=label: not slider.save.disabled and slider.drawn["label"] == label)
+        slider.save.click()
+        assert slider.note.value.startswith("saved as")
+    names = [path.name for path in (tmp_path / "samples").iterdir()]
+    assert len({name.casefold() for name in names}) == 5 and max(len(name.encode()) for name in names) < 100
 
 
 def test_completion_keeps_what_is_given_and_scores_the_rest(shown, monkeypatch):
@@ -188,7 +204,7 @@ def test_the_class_slider_moves_on_colab(shown, colab):
     with colab.cell():
         slider = ClassSlider(model, zoom=1)
     images = generate(model, torch.full((4,), 2), generator=torch.Generator().manual_seed(0))
-    expected = to_png(figures.gallery(images, torch.zeros(4, dtype=torch.long), ("2",), 1))
+    expected = to_png(figures.gallery(images, torch.zeros(4, dtype=torch.long), ("koala",), 1))
     rows = grown(colab, slider, "label", index=2)
     assert rows[-1:] == [pixels(expected)]
     assert len(set(rows)) == 8, "one after the other"
@@ -243,6 +259,86 @@ def test_pictures_of_another_size_are_refused(shown):
     for widget in (Completion, EvidenceLens):
         with pytest.raises(UsageError, match="reads 8x8 pictures, not 12x12: choose image_size=8"):
             widget(small_model(torch.float32), pictures(size=12))
+
+
+def test_data_without_pictures_are_refused(shown):
+    for widget in (Completion, EvidenceLens):
+        with pytest.raises(UsageError, match="no pictures"):
+            widget(small_model(torch.float32), pictures(count=0))
+
+
+def test_labels_meet_by_name(shown):
+    """The data set counts koala, burger, panda; the model burger, panda, koala."""
+    model, dataset = small_model(torch.float32), pictures(classes=("koala", "burger", "panda"))
+    assert Completion(model, dataset).controls["label"].value == 2
+    lens = EvidenceLens(model, dataset)
+    assert [lens._title(n) for n in range(3)] == [f"picture {n}, a {dataset.classes[n]}" for n in range(3)]
+    assert lens.dataset.labels.tolist() == [2, 0, 1, 2]
+    for widget in (Completion, EvidenceLens):
+        with pytest.raises(UsageError, match="cat, dog, cow; the model has others: burger, panda, koala"):
+            widget(model, pictures(classes=("cat", "dog", "cow")))
+
+
+def test_without_names_or_labels_it_goes_on_by_number(shown):
+    names = ("cat", "dog", "cow")
+    unknown = pictures(classes=names)
+    unknown.labels[:] = UNKNOWN
+    built = small_model(torch.float32)
+    built.class_names = ("0", "1", "2")
+    more = pictures(count=4, classes=(*names, "hen"))
+    more.labels = more.labels.flip(0)  # the first is class 3, which the model lacks
+    for model, dataset, label in [(small_model(torch.float32), unknown, 0), (built, pictures(classes=names), 0)]:
+        assert Completion(model, dataset).controls["label"].value == label
+        assert EvidenceLens(model, dataset).dataset is dataset
+    assert Completion(built, more).controls["label"].value == 0
+    assert EvidenceLens(built, more).title == "picture 0, a hen"
+
+
+def test_a_model_of_one_class(shown):
+    model, dataset = small_model(torch.float32, num_classes=1), pictures(classes=("burger",))
+    assert ClassSlider(model, zoom=1).picture.value and Completion(model, dataset, zoom=1).picture.value
+    with pytest.raises(UsageError, match="compares two classes"):
+        EvidenceLens(model, dataset)
+
+
+def test_the_lens_of_many_classes_shows_the_likeliest(shown, monkeypatch):
+    import matplotlib.pyplot as plt
+
+    names = tuple(f"kind {n}" for n in range(40))
+    model = small_model(torch.float32, num_classes=40, fusion="all")
+    model.class_names = names
+    drawn: list = []
+    monkeypatch.setattr(plt, "close", lambda figure: drawn.append(figure))
+    lens = EvidenceLens(model, pictures(classes=names))
+    order = class_log_likelihoods(model, lens.image[None])[0].argsort(descending=True).tolist()
+    assert [tick.get_text() for tick in drawn[-1].axes[1].get_yticklabels()] == [names[c] for c in order[:8]]
+    widths = [bar.get_width() for bar in drawn[-1].axes[1].patches[:8]]
+    assert widths == sorted(widths, reverse=True)
+
+
+def test_pictures_name_classes_that_the_font_cannot_draw_by_number(shown, monkeypatch):
+    """Nor is `$` a formula, in the names of classes and of uploaded files."""
+    import matplotlib.pyplot as plt
+
+    names = ("寿司", r"$\frac$", "_c")
+    model = small_model(torch.float32)
+    model.class_names = names
+    dataset, drawn, heads, draw = pictures(classes=names), [], [], base.captioned
+    monkeypatch.setattr(plt, "close", lambda figure: drawn.append(figure))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # glyphs that are missing
+        lens = EvidenceLens(model, dataset)
+        assert lens.title == "picture 0, a class 0"
+        shown_names = [tick.get_text().strip().replace("\\$", "$") for tick in drawn[-1].axes[1].get_yticklabels()]
+        assert shown_names == ["class 0", names[1], "_c"]
+        lens._on_upload({"new": ({"name": r"$\frac$ 寿司.png", "content": as_file(np.zeros((8, 8, 3), np.uint8))},)})
+    monkeypatch.setattr("kit.widgets.completion.captioned", lambda *given: heads.append(given[1][1]) or draw(*given))
+    Completion(model, dataset, zoom=1)
+    assert heads[-1].startswith("class 0\n")
+    slider = ClassSlider(model, zoom=1)
+    images = generate(model, torch.zeros(4).long(), generator=torch.Generator().manual_seed(0))
+    sheet = figures.gallery(images, torch.zeros(4).long(), ("class 0",), 1)
+    assert pixels(slider.picture.value) == pixels(to_png(sheet))
 
 
 def test_the_mixture_explorer_shows_the_masses_of_its_sliders(shown):
@@ -350,6 +446,15 @@ def test_the_evidence_lens_takes_pictures_and_refuses_the_rest(shown):
     assert lens.picture.value == mine, "what was shown stays"
     lens.controls["picture"].value = 1
     assert lens.note.value == "" and pixels(lens.picture.value) != pixels(mine)
+
+
+def test_emptying_the_upload_button_leaves_the_last_picture(shown):
+    lens = EvidenceLens(small_model(torch.float32), pictures())
+    upload(lens, "mine.png", as_file(np.zeros((8, 8, 3), dtype=np.uint8)))
+    before = lens.picture.value, lens.note.value, lens.title
+    for nothing in ((), {}):  # ipywidgets 8 and 7
+        lens._on_upload({"new": nothing})
+        assert (lens.picture.value, lens.note.value, lens.title) == before
 
 
 def test_a_real_upload_arrives(shown):

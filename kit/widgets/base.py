@@ -5,12 +5,12 @@ import html
 import io
 from collections.abc import Callable, Iterable
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from utils import UsageError
-from utils.data import ImageDataset
-from utils.figures import to_picture
+from utils.data import UNKNOWN, ImageDataset
+from utils.figures import lettering, to_picture
 from utils.model import ConditionalPixelCNN
 
 from ..platforms import platform_name
@@ -119,15 +119,27 @@ def seed_control():
     return BoundedIntText(0, min=0, max=2**31 - 1, layout={"width": "200px"})
 
 
-def check_sizes(model: ConditionalPixelCNN, dataset: ImageDataset) -> None:
+def matched(model: ConditionalPixelCNN, dataset: ImageDataset) -> ImageDataset:
+    """The data set with the model's labels. Raises UsageError: no pictures, or of another size, or other classes."""
     size, found = model.config.image_size, dataset.images.shape[-1]
+    if not len(dataset):
+        raise UsageError("the data set has no pictures: give one that has")
     if found != size:
         raise UsageError(f"the model reads {size}x{size} pictures, not {found}x{found}: choose image_size={size}")
+    try:
+        return dataset.with_classes(model.class_names, "the model")
+    except UsageError:
+        # Other names are refused where they are names and label something. A model built in a notebook has numbers
+        # only, and pictures of unknown label have no class that could be mistaken: these go on by number.
+        numbered = model.class_names == tuple(str(label) for label in range(model.config.num_classes))
+        if numbered or bool((dataset.labels == UNKNOWN).all()):
+            return dataset
+        raise
 
 
 def captioned(images: Tensor, captions: list[str], zoom: int = 4) -> Image.Image:
     """Pictures side by side, each with its lines of text below it. images: (N, 3, S, S) in [-1, 1]."""
-    size, gap, font = images.shape[-1] * zoom, 2 * zoom, ImageFont.load_default(13)
+    size, gap, font = images.shape[-1] * zoom, 2 * zoom, lettering(13)
     lines = 1 + max(caption.count("\n") for caption in captions)
     width = max(size, *(int(font.getlength(line)) for caption in captions for line in caption.split("\n")))
     sheet = Image.new("RGB", (gap + len(images) * (width + gap), gap + size + gap + 18 * lines), "white")

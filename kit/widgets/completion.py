@@ -4,12 +4,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from utils import mixture
-from utils.data import UNKNOWN, ImageDataset
+from utils import figures, mixture
+from utils.data import ImageDataset
 from utils.model import ConditionalPixelCNN
 from utils.sampling import generate
 
-from .base import captioned, check_sizes
+from .base import captioned, matched
 from .drawing import Drawing, drawing_controls
 
 
@@ -20,20 +20,21 @@ class Completion(Drawing):
 
     Args:
         model: draws and judges.
-        dataset: where the pictures come from; UsageError if they have not the model's size.
+        dataset: where the pictures come from; UsageError if none do, or they have not the model's size or classes.
         zoom: screen pixels for one of the picture's.
     """
 
     def __init__(self, model: ConditionalPixelCNN, dataset: ImageDataset, zoom: int = 4):
         from ipywidgets import IntSlider
 
-        check_sizes(model, dataset)
+        dataset = matched(model, dataset)
         self.model, self.dataset, self.zoom = model, dataset, zoom
         size, first = model.config.image_size, dataset[0][1]
+        start = first if 0 <= first < model.config.num_classes else 0  # not UNKNOWN, nor a number the model lacks
         controls = {
             "picture": IntSlider(0, min=0, max=len(dataset) - 1),
             "given": IntSlider(size // 2, min=0, max=size - 1, description="rows given"),
-            **drawing_controls(model, count=4, label=0 if first == UNKNOWN else first),
+            **drawing_controls(model, count=4, label=start),
         }
         super().__init__(self._draw, controls, model.class_names)
 
@@ -47,11 +48,11 @@ class Completion(Drawing):
 
     def _draw(self, progress, picture: int, given: int, label: int, temperature: float, seed: int, count: int):
         truth = self.dataset[picture][0][None]  # (1, 3, S, S)
-        top = truth.clone()
+        top, name = truth.clone(), figures.drawable(self.class_names)[label]
         top[:, :, given:] = 1.0  # white
 
         def sheet(images: Tensor, numbers: list[str]) -> Image.Image:
-            heads = [f"{given} rows given", *[self.class_names[label]] * count, "truth"]
+            heads = [f"{given} rows given", *[name] * count, "truth"]
             captions = [f"{head}\n{text}" for head, text in zip(heads, ["", *numbers], strict=True)]
             return captioned(torch.cat([top, images.cpu(), truth]), captions, self.zoom)
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from utils import UsageError
 from utils.checkpoints import write_atomically
+from utils.figures import shortened
 from utils.model import ConditionalPixelCNN
 
 from .base import Panel, options_of, seed_control, threads_are_shown, to_png
@@ -75,8 +76,9 @@ class Drawing(Panel):
 
     def _on_save(self, _button) -> None:
         values, png = dict(self.drawn), self.picture.value
-        name = "_".join([self.class_names[values.pop("label")], *(f"{key}{value}" for key, value in values.items())])
-        path = SAMPLES / (re.sub(r"[^\w.-]", "-", name) + ".png")  # a class's name may hold anything
+        label = values.pop("label")  # in the file's name too: of two names that may hold anything one file could come
+        parts = [str(label), shortened(self.class_names[label]), *(f"{key}{value}" for key, value in values.items())]
+        path = SAMPLES / (re.sub(r"[^\w.-]", "-", "_".join(parts)) + ".png")
         try:
             write_atomically(path, lambda temporary: temporary.write_bytes(png))
         except UsageError as error:

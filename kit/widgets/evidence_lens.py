@@ -8,8 +8,10 @@ from utils.classify import class_log_likelihoods, evidence_map, log_posterior
 from utils.data import UNKNOWN, ImageDataset, to_float
 from utils.model import ConditionalPixelCNN
 
-from .base import Panel, check_sizes, options_of
+from .base import Panel, matched, options_of
 from .upload import newest_upload, read_upload
+
+SHOWN = 8  # classes in the bar chart: of more the likeliest
 
 
 def evidence_limit(evidence: Tensor) -> float:
@@ -36,15 +38,17 @@ class EvidenceLens(Panel):
     Cover a part with grey and see the decision move. The picture is one of the data set's or an uploaded file.
 
     Args:
-        model: judges.
-        dataset: where the pictures come from; UsageError if they have not the model's size.
+        model: judges; UsageError if it knows one class only.
+        dataset: where the pictures come from; UsageError if none do, or they have not the model's size or classes.
     """
 
     def __init__(self, model: ConditionalPixelCNN, dataset: ImageDataset):
         from ipywidgets import FileUpload, HBox, IntRangeSlider, IntSlider, SelectionSlider
 
         figures.style()
-        check_sizes(model, dataset)
+        if model.config.num_classes < 2:
+            raise UsageError("the evidence lens compares two classes, and the model knows only one: give another model")
+        dataset = matched(model, dataset)
         self.model, self.dataset = model, dataset
         self.image, self.title, size = dataset[0][0], self._title(0), model.config.image_size
         self.upload = FileUpload(accept="image/*", multiple=False, description="upload a picture")
@@ -63,7 +67,7 @@ class EvidenceLens(Panel):
 
     def _title(self, n: int) -> str:
         label = self.dataset[n][1]
-        return f"picture {n}" + ("" if label == UNKNOWN else f", a {self.dataset.classes[label]}")
+        return f"picture {n}" + ("" if label == UNKNOWN else f", a {figures.drawable(self.dataset.classes)[label]}")
 
     def _on_change(self, change) -> None:
         if change["owner"] is self.controls["picture"]:
@@ -72,20 +76,22 @@ class EvidenceLens(Panel):
         self.redraw()
 
     def _on_upload(self, change) -> None:
+        if not change["new"]:  # the button was emptied: the last picture stays
+            return
         name, content = newest_upload(change["new"])
         try:
             image, remark = read_upload(content, self.model.config.image_size)
         except UsageError as error:
             self.say(f"{name} is refused: {error}")
             return
-        self.image, self.title = to_float(image), name
+        self.image, self.title = to_float(image), figures.shortened(name, 30)
         self.say(f"{name}: {remark}")
         self.redraw()
 
     def _draw(self, picture: int, label: int, against: int, rows: tuple[int, int], columns: tuple[int, int]):
         import matplotlib.pyplot as plt
 
-        names = self.model.class_names
+        names = [figures.plain(name) for name in figures.drawable(self.model.class_names)]
         covered = self.image.clone()
         covered[:, slice(*rows), slice(*columns)] = mixture.to_levels(torch.tensor(0.0))
         nats = class_log_likelihoods(self.model, torch.stack([self.image, covered])).cpu().double()  # (2, C)
@@ -97,18 +103,21 @@ class EvidenceLens(Panel):
 
         figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), width_ratios=(1, 1.2, 1.25))
         axes[0].imshow(figures.to_picture(covered))
-        axes[0].set_title(self.title, fontsize=9, parse_math=False)
-        places = range(len(names))
-        axes[1].barh(places, after, color=figures.PALETTE[4], label="as shown")
-        axes[1].barh(places, before, fill=False, edgecolor="black", lw=1, label="nothing covered")
-        for n, behind in enumerate(nats[1] - nats[1].max()):
-            axes[1].text(1.02, n, f"{after[n]:.1%}\n{behind:+.1f} nats", va="center", fontsize=8)
-        axes[1].set(yticks=places, yticklabels=names, xlim=(0, 1), xlabel="probability")
+        axes[0].set_title(figures.plain(self.title), fontsize=9)
+        bars = nats[1].argsort(descending=True).tolist()[:SHOWN] if len(names) > SHOWN else list(range(len(names)))
+        places, behind = range(len(bars)), nats[1] - nats[1].max()
+        axes[1].barh(places, after[bars], color=figures.PALETTE[4], label="as shown")
+        axes[1].barh(places, before[bars], fill=False, edgecolor="black", lw=1, label="nothing covered")
+        for place, c in enumerate(bars):
+            axes[1].text(
+                1.02, place, f"{after[c]:.1%}\n{behind[c]:+.1f} nats", va="center", fontsize=min(8, 54 / len(bars))
+            )
+        axes[1].set(yticks=places, yticklabels=[names[c] for c in bars], xlim=(0, 1), xlabel="probability")
         axes[1].invert_yaxis()
         axes[1].set_title(f"taken for {names[int(after.argmax())]}", fontsize=9)
         axes[1].legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.1), ncols=2, frameon=False)
         shown = show_evidence(axes[2:], covered[None], evidence[None])
-        axes[2].set_title(f"purple for {names[label]}, orange for {names[against]}: {evidence.sum():+.1f}", fontsize=9)
+        axes[2].set_title(f"purple for {names[label]}\norange for {names[against]}: {evidence.sum():+.1f}", fontsize=9)
         figure.colorbar(shown, ax=axes[2], label="nats a pixel", shrink=0.8)
         axes[0].axis("off")
         return figure
