@@ -1,15 +1,25 @@
-"""What a classification comes to, printed."""
+"""What a classification comes to, printed and drawn."""
 
+import csv
 import math
+import sys
+import unicodedata
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from utils import classify, mixture
+from utils import UsageError, classify, listing, mixture
+from utils.checkpoints import write_atomically
 from utils.data import UNKNOWN, ImageDataset
+from utils.figures import drawable, plain, shortened
 from utils.model import ConditionalPixelCNN
 
-from .distributed import say
+from .distributed import rank, say
+
+WIDEST = 120  # characters of a line that a screen has room for
+LOWEST = 10  # classes that are shown where there is no room for all
+NAMED = 20  # classes; in the picture of more there is no room for their names
 
 
 def wilson_interval(hits: int, count: int) -> tuple[float, float]:
@@ -21,9 +31,16 @@ def wilson_interval(hits: int, count: int) -> tuple[float, float]:
 
 
 def report(
-    nats: Tensor, logits: Tensor, dataset: ImageDataset, model: ConditionalPixelCNN, split: str, how: str
+    nats: Tensor,
+    logits: Tensor,
+    dataset: ImageDataset,
+    model: ConditionalPixelCNN,
+    split: str,
+    how: str,
+    table: Path | None = None,
 ) -> None:
-    """Prints bits per dimension by `nats` and, by `logits`, accuracy, F1, recall and confusion. Both: (N, C)."""
+    """Prints bits per dimension by `nats` and, by `logits`, accuracy, F1, recall and confusion. Both: (N, C). A matrix
+    of confusion that is too wide to print is written to `table`, if given, as CSV."""
     image_size, y = model.config.image_size, dataset.labels
     known = y != UNKNOWN
     say(f"{split}, {len(y)} pictures, {how}")
@@ -40,8 +57,87 @@ def report(
     say(f"accuracy            {scores.accuracy:.2%}  of {scores.count}, 95 % interval {low:.1%} to {high:.1%}")
     say(f"macro F1            {scores.macro_f1:.2%}")
     say(f"calibration error   {error:.2%}")
-    width = max(map(len, dataset.classes)) + 2
+    width = max(map(columns, dataset.classes)) + 2
+    if width * (1 + len(dataset.classes)) + 8 > WIDEST:
+        show_lowest(scores, dataset.classes, table)
+        return
     say("recall and confusion (rows: the truth, columns: what it was taken for)")
-    say(" " * (width + 8) + "".join(f"{name:>{width}}" for name in dataset.classes))
+    say(" " * (width + 8) + "".join(" " * (width - columns(name)) + name for name in dataset.classes))
     for name, recall, row in zip(dataset.classes, scores.recall, scores.confusion.tolist(), strict=True):
-        say(f"{name:<{width}}{recall:>8.1%}" + "".join(f"{n:>{width}d}" for n in row))
+        say(padded(name, width) + f"{percent(recall):>8}" + "".join(f"{n:>{width}d}" for n in row))
+
+
+def columns(text: str) -> int:
+    """How many columns of a terminal a text takes: Chinese, Japanese and Korean letters are two wide."""
+    return sum(1 + (unicodedata.east_asian_width(letter) in "WF") for letter in text)
+
+
+def padded(text: str, width: int) -> str:
+    return text + " " * (width - columns(text))
+
+
+def percent(recall: float, digits: int = 1) -> str:
+    """A class without pictures has no recall."""
+    return "-" if math.isnan(recall) else f"{recall:.{digits}%}"
+
+
+def lowest(scores: classify.Scores) -> list[int]:
+    """The labels of the `LOWEST` classes with the lowest recall, of those that have pictures."""
+    there = [label for label, recall in enumerate(scores.recall) if not math.isnan(recall)]
+    return sorted(there, key=lambda label: scores.recall[label])[:LOWEST]
+
+
+def show_lowest(scores: classify.Scores, classes: tuple[str, ...], table: Path | None) -> None:
+    """Prints what the classes with the lowest recall were taken for; writes the whole matrix of confusion."""
+    written = table is not None and write_confusion(scores.confusion, classes, table)
+    names = [shortened(name, 30) for name in classes]
+    width = max(map(columns, names)) + 2
+    say(f"lowest recall of {len(classes)} classes" + (f"; the whole confusion matrix is in {table}" if written else ""))
+    say(padded("", width) + "  recall  pictures  most often taken for")
+    for label in lowest(scores):
+        counts = scores.confusion[label].clone()
+        of, counts[label] = int(counts.sum()), 0
+        others = [
+            f"{names[c]} ({counts[c]})" for c in counts.argsort(descending=True, stable=True).tolist() if counts[c]
+        ]
+        say(f"{padded(names[label], width)}{percent(scores.recall[label]):>8}{of:>10}  {listing(others, 3)}")
+    if absent := [name for name, recall in zip(names, scores.recall, strict=True) if math.isnan(recall)]:
+        say(f"without a picture here: {listing(absent, 5)}")
+
+
+def write_confusion(confusion: Tensor, classes: tuple[str, ...], path: Path) -> bool:
+    """A row for each true class, a column for what it was taken for, as spreadsheets read it; -> it was written."""
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "w", newline="", encoding="utf-8-sig", errors="backslashreplace") as file:
+            csv.writer(file).writerows(
+                [["truth", *classes], *([name, *row] for name, row in zip(classes, confusion.tolist(), strict=True))]
+            )
+
+    try:
+        if rank() == 0:
+            write_atomically(path, write)
+    except UsageError as error:  # the numbers are still worth showing
+        print(f"note: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def draw_confusion(axis, scores: classify.Scores, classes: tuple[str, ...]) -> None:
+    """The matrix of confusion on matplotlib's axis: names, recalls and counts, or of many classes colours alone."""
+    counts, ticks = scores.confusion, range(len(classes))
+    axis.imshow(counts / counts.sum(1, keepdim=True).clamp(min=1), cmap="Blues", vmin=0, vmax=1)
+    if len(classes) > NAMED:
+        axis.locator_params(integer=True)
+        axis.set(xlabel="taken for the class of this number", ylabel="number of the true class")
+        return
+    size = min(10, 120 / len(classes))
+    for truth, row in enumerate(counts.tolist()):
+        for guess, count in enumerate(row):
+            colour = "white" if count > sum(row) / 2 else "black"  # on dark, on light
+            axis.text(guess, truth, count, ha="center", va="center", color=colour, fontsize=size)
+    names = [plain(name) for name in drawable(classes)]
+    recalls = [f"{name} {percent(recall, 0)}" for name, recall in zip(names, scores.recall, strict=True)]
+    axis.set_xticks(ticks, names, rotation=30 if size == 10 else 60, ha="right", rotation_mode="anchor", fontsize=size)
+    axis.set_yticks(ticks, recalls, fontsize=size)
+    axis.set(xlabel="taken for", ylabel="true class, recall")

@@ -1,4 +1,5 @@
 from ..classifier import Classifier
+from ..platforms import find_weights
 from ..scores import report
 
 
@@ -21,4 +22,5 @@ def run(
     pictures = options.pictures(models, dataset, split, data_root)
     nats = options.log_likelihoods(models, pictures.tensors()[0])
     log_p, how = options.judge(models, nats, dataset, data_root, calibrate)
-    report(nats[0], log_p, pictures, models[0], f"{dataset} {split} split", how)
+    table = find_weights(options.checkpoint).parent / f"confusion-{dataset}-{split}.csv"
+    report(nats[0], log_p, pictures, models[0], f"{dataset} {split} split", how, table)
