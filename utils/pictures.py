@@ -106,7 +106,6 @@ def to_tensor(picture: Image.Image, image_size: int) -> Tensor:
 def as_shown(picture: Image.Image) -> Image.Image:
     """A picture from anywhere as a viewer shows it, in RGB: turned as its orientation tag says, on white where it is
     transparent, 16 bits scaled to 8. Raises ValueError for pixels that are neither, and what Pillow raises."""
-    picture.load()
     with contextlib.suppress(Exception):  # a damaged tag is no reason to refuse the picture
         picture = ImageOps.exif_transpose(picture)
     if picture.mode[0] in "IF":
