@@ -134,6 +134,8 @@ def test_of_several_frames_the_first_is_taken_and_that_is_said(tmp_path, suffix,
     assert (first[0] > 200).all() and (second[1] > 200).all()
     text = capsys.readouterr().err
     assert text.count("\n") == 1 and f"1 of 2 pictures have several frames: the first is taken, {tmp_path}/a." in text
+    frames[0].save(tmp_path / "c.jpg", "MPO", save_all=True, append_images=frames[1:])  # as phones keep a preview
+    assert len(read_images([tmp_path / "c.jpg"], 8, 8)) == 1 and capsys.readouterr().err == ""
     if suffix != "tif":
         assert "the first of 3 frames" in read_upload((tmp_path / f"a.{suffix}").read_bytes(), 8)[1]
 

@@ -6,6 +6,7 @@ What is left out, or changed, is said in one note, with a count and the first na
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,10 +63,11 @@ def read_images(
     images, odd, moving, failed = [], [], [], {} if broken is None else broken
     for file in files:
         try:
-            with Image.open(file) as picture:
+            with warnings.catch_warnings(), Image.open(file) as picture:
+                warnings.simplefilter("ignore")  # a damaged tag, say: the picture is read or it is not
+                images.append(to_tensor(picture, image_size))
                 odd += [file] * (picture.size != (expected_size, expected_size))
                 moving += [file] * (nr_frames(picture) > 1)
-                images.append(to_tensor(picture, image_size))
         except PICTURE_ERRORS as error:
             failed[file] = why_unreadable(error)
     if failed and broken is None:
@@ -85,12 +87,14 @@ def why_unreadable(error: Exception) -> str:
     """In plain words why Pillow could not read a picture."""
     if isinstance(error, Image.UnidentifiedImageError):
         return "it is no picture, or of a kind that is not known here"
+    if isinstance(error, Image.DecompressionBombError):
+        return "it has too many pixels: make it smaller first"
     return getattr(error, "strerror", None) or str(error) or "it is damaged"
 
 
 def nr_frames(picture: Image.Image) -> int:
-    """More than 1 for an animation or a document of several pages; a camera's photo with a preview in it is one."""
-    with contextlib.suppress(*PICTURE_ERRORS):  # the first frame may be whole
+    """Of a picture that has been read: more than 1 for an animation or several pages; a photo with a preview is one."""
+    with contextlib.suppress(*PICTURE_ERRORS):  # the first frame is whole, the others need not be
         return 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
     return 1
 

@@ -22,10 +22,10 @@ def read_upload(content: bytes, image_size: int) -> tuple[Tensor, str]:
     """
     try:
         with Image.open(io.BytesIO(content), formats=UPLOAD_FORMATS) as file:
-            (width, height), mode, frames = file.size, file.mode, nr_frames(file)
+            (width, height), mode = file.size, file.mode
             if width * height > MAX_UPLOAD_PIXELS:
                 raise Image.DecompressionBombError(f"{width}x{height} pixels, more than {MAX_UPLOAD_PIXELS:,}")
-            image = to_tensor(file, image_size)
+            image, frames = to_tensor(file, image_size), nr_frames(file)
     except Image.UnidentifiedImageError:
         raise UsageError(f"it is no picture of a known kind: choose a {', '.join(UPLOAD_FORMATS)} file") from None
     except Image.DecompressionBombError as error:
