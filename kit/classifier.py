@@ -23,7 +23,7 @@ class Classifier:
         checkpoint: shipped weights (`cartoons`, `cpen455`, `cpen455-hybrid`, `cpen455-64x64`), a run's name, or a
             .safetensors file.
         device: `auto`, `cpu`, `cuda` or `mps`.
-        prior: a weight for each class, `1,1,2,1` say; all the same if not given.
+        prior: a weight for each class, `1,1,2,1` say, in the order that the model has; all the same if not given.
         batch_size: pictures in one forward pass.
         precision: `float32`, `bfloat16`, `float16`, or `auto` for what is fast here.
         mirror: average with the log-likelihoods of the mirrored picture.

@@ -16,7 +16,8 @@ def run(
         dataset: `cartoons`, `cpen455`, `cifar10` or `folder`.
         data_root: the data set's folder, when it is not where the kit looks.
         split: `train`, `validation` or `test`.
-        calibrate: fit temperature and class biases on the last N training pictures; 0 fits none.
+        calibrate: fit temperature and class biases on N training pictures, of those that a `train_limit` leaves out;
+            0 fits none.
     """
     models = options.load(calibrate)
     pictures = options.pictures(models, dataset, split, data_root)

@@ -22,7 +22,8 @@ def run(
         fid: the last row of the 2023 format.
         keep_log_likelihoods: write log p(x | y) beside it, as .npy.
         data_root: the folder of the course's data, when it is not where the kit looks.
-        calibrate: fit temperature and class biases on the last N training pictures; 0 fits none.
+        calibrate: fit temperature and class biases on N training pictures, of those that a `train_limit` leaves out;
+            0 fits none.
     """
     models = options.load(calibrate)
     test = options.pictures(models, "cpen455", "test", data_root)
