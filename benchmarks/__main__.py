@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
+from kit.console import any_letter
 from kit.platforms import machine
 from utils.device import pick_device
 
@@ -25,6 +26,7 @@ def main() -> int:
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, to see that everything runs")
     parser.add_argument("--peer", type=Path, metavar="DIR", help="a checkout of the course's starter code")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.json"))
+    any_letter()
     args = parser.parse_args()
     if args.peer and not (args.peer / "model.py").is_file():
         print(f"error: {args.peer} holds no model.py of the course's starter code", file=sys.stderr)
@@ -38,7 +40,7 @@ def main() -> int:
         module = importlib.import_module(f".{group}", __package__)
         rows += module.rows(setting, args.peer) if group == "peer" else module.rows(setting)
     rows.append(Row("GPU: training, sampling, classification", None, None, None, "not measured: `make gpu`"))
-    args.out.write_text(json.dumps(about | {"rows": [asdict(row) for row in rows]}, indent=2) + "\n")
+    args.out.write_text(json.dumps(about | {"rows": [asdict(row) for row in rows]}, indent=2) + "\n", encoding="utf-8")
     print(f"{about['machine']}, {about['date']}{', tiny sizes' if args.tiny else ''}\n\n{table(rows)}")
     return 0
 

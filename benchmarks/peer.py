@@ -36,7 +36,7 @@ def rows(setting: Setting, checkout: Path):
     config = setting.model().config
     sizes = (config.nr_filters, config.nr_resnet, config.nr_logistic_mix, config.image_size)
     command = [sys.executable, "-c", SCRIPT, *map(str, sizes)]
-    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=checkout, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1]
         yield Row("starter code", None, None, None, f"did not run: {last}")

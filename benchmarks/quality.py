@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from tqdm.auto import tqdm
 
+from kit.console import any_letter
 from kit.fid import frechet_distance
 from kit.platforms import machine
 from kit.scores import wilson_interval
@@ -322,6 +323,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).with_name("quality.json"), help="the figure beside it"
     )
+    any_letter()
     args = parser.parse_args(arguments)
     args.typed = sys.argv[1:] if arguments is None else arguments
     try:

@@ -66,7 +66,7 @@ def tuned_step(model, batch: int, device=CPU, precision=None, compiled=False, co
 def peak_memory(path: str, setting: Setting, batch: int) -> float:
     """MiB that a fresh process needs at most for three steps, above what it needs before the first."""
     command = [sys.executable, "-m", "benchmarks.training", path, str(int(setting.tiny)), str(batch)]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return json.loads(subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout)
 
 
 def rows(setting: Setting):
@@ -118,7 +118,8 @@ def peak_mib() -> float:
     """The most memory this process has held. Linux counts a parent's peak in `getrusage`, hence its own file first."""
     status = Path("/proc/self/status")
     if status.is_file():
-        return int(next(line for line in status.read_text().splitlines() if "VmHWM" in line).split()[1]) / 1024
+        lines = status.read_text(encoding="utf-8").splitlines()
+        return int(next(line for line in lines if "VmHWM" in line).split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
 

@@ -1,23 +1,33 @@
-"""The command line: `python -m kit COMMAND`."""
+"""The command line: `python -m kit COMMAND`, or by the path of this folder, from anywhere: `python .../kit COMMAND`.
 
+What needs a package is imported inside, so that one that is missing is named in a line.
+"""
+
+import argparse
 import importlib
 import os
 import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # this kit's packages come first: the current folder may hold a `utils.py` of its own
+    HERE = Path(__file__).resolve().parent
+    sys.path[:] = [str(HERE.parent), *(place for place in sys.path if place != str(HERE))]
+    __package__ = HERE.name
 
 from utils import UsageError
 
-from . import distributed
-from .commands import Parser, add_flags, call
-from .runs import Stopped
-from .train import Diverged
+from . import console
 
 COMMANDS = (
     "demo", "train", "evaluate", "generate", "classify", "data", "fid", "submit", "course-export", "sweep", "report",
     "doctor",
 )  # fmt: skip
+NO_MEMORY = ("out of memory", "allocate memory", "enough memory")  # CUDA's and MPS's, Linux's, Windows'
 
 
-def build_parser() -> Parser:
+def build_parser() -> argparse.ArgumentParser:
+    from .commands import Parser, add_flags
+
     parser = Parser(prog="python -m kit", description="A class-conditional PixelCNN++: train, draw, classify.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
@@ -31,30 +41,56 @@ def build_parser() -> Parser:
 
 def complain(text: str) -> None:
     if os.environ.get("RANK", "0") == "0":  # the first of the processes speaks for all
-        print(text, file=sys.stderr)
+        print(" ".join(map(str.strip, text.splitlines())), file=sys.stderr)
 
 
-def main(argv: list[str] | None = None) -> int:
+def run(argv: list[str]) -> int:
+    """The exit status of a command; raises what is wrong with its input or with this machine."""
+    from . import distributed
+    from .commands import call
+    from .runs import Stopped
+    from .train import Diverged
+
     try:
-        args = build_parser().parse_args(sys.argv[1:] if argv is None else argv)
+        args = build_parser().parse_args(argv)
         with distributed.joined():
             call(args.run_command, vars(args))
-    except UsageError as error:
-        complain("error: " + " ".join(str(error).split()))
-        return 2
-    except ModuleNotFoundError as error:  # a platform's own image may lack one that only some commands need
-        complain(f"error: package {str(error.name).partition('.')[0]!r} is missing: pip install -r requirements.txt")
-        return 2
     except Diverged as error:
         complain(f"error: {error}")
         return 1
     except Stopped as stopped:
         complain(f"stopped and saved: {stopped}; the same command with --resume goes on")
         return 0 if "time limit" in str(stopped) else 130
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    console.any_letter()
+    try:
+        try:
+            return run(sys.argv[1:] if argv is None else argv)
+        finally:
+            print(end="", flush=True)  # a reader that has gone is noticed here, not at the interpreter's exit
+    except UsageError as error:
+        complain(f"error: {error}")
+    except ImportError as error:  # a platform's own image may lack a package that only some commands need
+        package = str(error.name).partition(".")[0]
+        missing = "is missing" if isinstance(error, ModuleNotFoundError) else f"does not work here ({error})"
+        complain(f"error: package {package!r} {missing}: {console.install()}")
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # a shell's word for it
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        complain(f"error: {where}{error.strerror or error}")
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in NO_MEMORY):
+            raise
+        complain("error: there is not enough memory: lower --batch-size, or what asks for so many pictures at once")
     except KeyboardInterrupt:
         complain("interrupted; a training run goes on from its last checkpoint with --resume")
         return 130
-    return 0
+    return 2
 
 
 if __name__ == "__main__":

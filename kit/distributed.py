@@ -14,7 +14,7 @@ from torch import Tensor
 from utils import UsageError, classify, mixture, sampling
 from utils.model import ConditionalPixelCNN
 
-from .platforms import KIT
+from .console import MAIN
 
 TIMEOUT = datetime.timedelta(minutes=10)  # the first step of a compiled model takes minutes
 # torchrun takes --run for an abbreviation of its own --run-path: what comes after `--` is left alone
@@ -118,12 +118,16 @@ def launch(arguments: list[str], processes: int | None = None) -> None:
     """From a notebook: runs `python -m kit ARGUMENTS`, `["train", "--run", "mine"]` say, in so many processes, one for
     each GPU if None, and shows what they print. Raises UsageError if the command fails.
 
+    They run in the notebook's own folder, so that relative paths mean the same in both, and are started by the kit's
+    path, so that nothing in that folder is taken for a part of the kit.
     Interrupting the cell asks them to stop, as Ctrl-C does in a terminal: a training run saves first.
     """
     processes = processes or max(1, torch.cuda.device_count())
-    several = [*TORCHRUN, "--standalone", f"--nproc_per_node={processes}", "-m", "--"]
-    command = [*(several if processes > 1 else [sys.executable, "-m"]), "kit", *map(str, arguments)]
-    process = subprocess.Popen(command, cwd=KIT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    several = [*TORCHRUN, "--standalone", f"--nproc_per_node={processes}", "--"]
+    command = [*(several if processes > 1 else [sys.executable]), MAIN, *map(str, arguments)]
+    alike = os.environ | {"PYTHONIOENCODING": "utf-8"}  # Windows' own encoding lacks most letters
+    pipe: dict = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "encoding": "utf-8", "errors": "replace"}
+    process = subprocess.Popen(command, env=alike, **pipe)
     assert process.stdout is not None
     try:
         for line in process.stdout:

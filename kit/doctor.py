@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
@@ -15,16 +16,21 @@ import torch
 from utils import UsageError, checkpoints, data
 from utils.device import pick_device, pick_precision, try_convolution
 
+from .console import install, quoted, shown, typed
 from .platforms import KIT, find_root, platform_name, runs_folder, runs_will_vanish
 
 Finding = tuple[bool, str, str]  # is it well, what was found, what mends it
+PACKAGES = (  # of requirements.txt, but for the notebooks' server and the tests
+    "torch", "torchvision", "numpy", "pillow", "safetensors", "tqdm", "filelock", "pooch", "matplotlib", "ipywidgets",
+    "wandb", "pyyaml", "pytorch-fid", "scipy",
+)  # fmt: skip
 
 
 def doctor() -> bool:
     """Prints what was found here, a line each, and for what is wrong the command that mends it; -> all is well."""
     python = f"Python {platform.python_version()} on {platform_name()}"
     findings = [(sys.version_info >= (3, 10), python, "use Python 3.10 or newer")]
-    findings += _packages() + _device() + _resources()
+    findings += _packages() + _device() + _runs() + _resources()
     for good, finding, mend in findings:
         print(f"{'ok  ' if good else 'MEND'}  {finding}" + ("" if good else f"\n      -> {mend}"))
     return all(good for good, _, _ in findings)
@@ -49,22 +55,42 @@ def _device() -> list[Finding]:
 
 def _packages() -> list[Finding]:
     findings = []
-    for name in ("torch", "torchvision", "numpy", "safetensors", "matplotlib", "ipywidgets", "wandb", "pytorch-fid"):
+    for name in PACKAGES:
         try:
             findings.append((True, f"{name} {importlib.metadata.version(name)}", ""))
         except importlib.metadata.PackageNotFoundError:
-            findings.append((False, f"{name} is missing", f"pip install {name}"))
+            findings.append((False, f"{name} is missing", install(name)))
     if importlib.util.find_spec("torchvision"):
         try:
             importlib.import_module("torchvision")
         except (ImportError, RuntimeError) as error:
-            pair = "pip install --force-reinstall torch torchvision"
+            pair = install("--force-reinstall", "torch", "torchvision")
             findings.append((False, f"torchvision does not fit torch: {str(error).splitlines()[0]}", pair))
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         version = importlib.metadata.version("scipy")
-        old = tuple(map(int, version.split(".")[:2])) < (1, 18)
-        findings.append((old, f"scipy {version}", "pip install 'scipy<1.18' (pytorch-fid breaks with newer ones)"))
+        if tuple(map(int, version.split(".")[:2])) >= (1, 18):
+            findings.append((False, f"scipy {version}: pytorch-fid breaks with it", install("scipy<1.18")))
     return findings
+
+
+def _runs() -> list[Finding]:
+    """Whether runs can be kept where they are to be: found by writing there."""
+    runs = runs_folder()
+    existing = next(place for place in (runs, *runs.parents) if os.path.lexists(place))
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            free = shutil.disk_usage(existing).free / 2**30
+    except OSError as error:
+        other = os.path.join(os.path.expanduser("~"), "runs")  # any where one may write
+        how = (
+            quoted("setx", "PIXELCNN_RUNS", other) if os.name == "nt" else "export " + quoted(f"PIXELCNN_RUNS={other}")
+        )
+        return [(False, f"runs cannot be kept in {shown(runs)} ({error.strerror})", how)]
+    drive = "from google.colab import drive; drive.mount('/content/drive')  # else they go with this machine"
+    return [
+        (not runs_will_vanish(), f"runs are kept in {shown(runs)}", drive),
+        (free > 2, f"{free:.0f} GB free there", "make room: a long run with its checkpoints takes up to 2 GB"),
+    ]
 
 
 def _resources() -> list[Finding]:
@@ -73,28 +99,21 @@ def _resources() -> list[Finding]:
 
     found = importlib.machinery.PathFinder.find_spec("utils")  # what `import utils` would take in a new kernel
     first = found is not None and Path(found.origin or "").parent == KIT / "utils"
-    runs = runs_folder()
-    existing = next(folder for folder in (runs, *runs.parents) if folder.is_dir())
-    free = shutil.disk_usage(existing).free / 2**30
     weights = [name for name in checkpoints.SHIPPED if (checkpoints.FOLDER / f"{name}.safetensors").is_file()]
     try:
-        course = f"course's data in {os.path.relpath(data.find_cpen455(find_root('cpen455')))}"
+        course = f"course's data in {shown(data.find_cpen455(find_root('cpen455')))}"
     except UsageError:
-        course = "course's data not found: cartoons need none; python -m kit data cpen455 fetches it"
+        course = f"course's data not found: cartoons need none; {typed('data', 'cpen455')} fetches it"
     try:
         inception_weights()
         inception = "Inception weights found"
     except (UsageError, ImportError):
-        inception = "Inception weights not found: FID is left out (python -m kit fid --download fetches them)"
+        inception = "Inception weights not found: FID is left out; the command fid fetches them with --download"
     shadowed = f"put {KIT} first on sys.path: another package of that name comes before"
-    drive = "from google.colab import drive; drive.mount('/content/drive')   else they go with this machine"
-    shown = os.path.relpath(runs) if KIT in runs.parents else runs
     shipped = f"shipped weights: {', '.join(weights) or 'none'}"
     return [
-        (first, f"utils is {os.path.relpath(KIT / 'utils')}", shadowed),
-        (not runs_will_vanish(), f"runs are kept in {shown}", drive),
-        (free > 2, f"{free:.0f} GB free there", "make room: a long run with its checkpoints takes up to 2 GB"),
-        (len(weights) == len(checkpoints.SHIPPED), shipped, "git checkout checkpoints"),
+        (first, f"utils is {shown(KIT / 'utils')}", shadowed),
+        (len(weights) == len(checkpoints.SHIPPED), shipped, quoted("git", "-C", shown(KIT), "checkout", "checkpoints")),
         (True, course, ""),
         (True, f"W&B key {'found' if wandb_key() else 'not found: logging stays off'}", ""),
         (True, inception, ""),

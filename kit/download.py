@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import stat
+import tempfile
 import time
 import zipfile
 import zlib
@@ -38,8 +39,10 @@ def download_cpen455(target: str | Path | None = None, url: str | None = None, t
     target = Path(os.path.abspath(DATA / "cpen455" if target is None else target))
     url = URL if url is None else url
     _check_scheme(url)
-    manifest = {name: digest for digest, name in map(str.split, MANIFEST.read_text().splitlines())}
+    manifest = {name: digest for digest, name in map(str.split, MANIFEST.read_text(encoding="utf-8").splitlines())}
     try:
+        if target.is_file():
+            raise UsageError(f"{target} is a file: give a folder with --root")
         if target.is_dir() and any(target.iterdir()):
             wrong = _wrong(target, manifest)
             if not wrong:
@@ -71,7 +74,8 @@ def download_cpen455(target: str | Path | None = None, url: str | None = None, t
     except BadArchive as error:
         raise UsageError(f"{_plain(url)} is refused: {error}; nothing was kept: {OTHER}") from None
     except OSError as error:
-        raise UsageError(f"cannot write {target}: {error}; mend that and start again") from None
+        cure = "mend that, or choose a folder with --root DIR and name it in $CPEN455_ROOT"
+        raise UsageError(f"cannot write {target}: {error.strerror or error}; {cure}") from None
     print(f"{target} is complete: {len(manifest)} files, each checked by its SHA-256")
 
 
@@ -171,6 +175,12 @@ def download_cifar10(root: str | Path | None = None, url: str | None = None, tim
     url = CIFAR10.url if url is None else url
     _check_scheme(url)
     official = type("CIFAR10", (CIFAR10,), {"url": url})
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=root).close()
+    except OSError as error:
+        cure = "choose a folder with --root DIR, and give it as --data-root"
+        raise UsageError(f"cannot write {root}: {error.strerror}; {cure}") from None
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(timeout)  # torchvision sets none
     try:

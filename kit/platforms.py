@@ -13,9 +13,11 @@ import torch
 
 from utils import UsageError, checkpoints, data
 
-KIT = Path(__file__).resolve().parents[1]
+from .console import KIT
+
 KAGGLE_INPUT, KAGGLE_WORKING = Path("/kaggle/input"), Path("/kaggle/working")  # read-only; kept with the notebook
 RUNS = checkpoints.RUNS  # in the kit
+DEMO = "demo"  # the run that each demo replaces
 COLAB_DRIVE = Path("/content/drive/MyDrive")  # there once Drive is mounted
 
 
@@ -24,7 +26,8 @@ def machine(device: torch.device) -> str:
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
-        models = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+        models = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
         name = models[0] if models else name
     if device.type == "cuda":
         name = f"{torch.cuda.get_device_name(device)}, {name}"
@@ -47,10 +50,10 @@ def platform_name() -> str:
 
 
 def runs_folder() -> Path:
-    """Where runs are kept: $PIXELCNN_RUNS; else what outlives the session on Kaggle (working/runs) and on Colab (a
-    mounted Drive); else checkpoints/runs in the kit."""
-    if "PIXELCNN_RUNS" in os.environ:
-        return Path(os.environ["PIXELCNN_RUNS"])
+    """Where runs are kept, absolute: $PIXELCNN_RUNS; else what outlives the session on Kaggle (working/runs) and on
+    Colab (a mounted Drive); else checkpoints/runs in the kit."""
+    if given := checkpoints.given_runs():
+        return given
     where = platform_name()
     if where == "kaggle":
         return KAGGLE_WORKING / "runs"
@@ -61,7 +64,7 @@ def runs_folder() -> Path:
 
 def runs_will_vanish() -> bool:
     """Whether runs are lost with this machine: on Colab without Drive."""
-    return platform_name() == "colab" and not COLAB_DRIVE.is_dir() and "PIXELCNN_RUNS" not in os.environ
+    return platform_name() == "colab" and not COLAB_DRIVE.is_dir() and not checkpoints.given_runs()
 
 
 def password_in_netrc(hosts: list[str]) -> str | None:
@@ -86,6 +89,19 @@ def secret(name: str) -> str | None:
 
         return userdata.get(name)
     return None
+
+
+def check_name(run: str | Path) -> None:
+    """Raises UsageError unless a new run may be called so: NAME or SWEEP/NAME; any absolute `Path` is a folder."""
+    if isinstance(run, Path) and run.is_absolute():
+        return
+    name = run.as_posix() if isinstance(run, Path) else run
+    parts = name.split("/")
+    escapes = any(part in ("", ".", "..") or part != os.path.basename(part) for part in parts)
+    if escapes or len(parts) > 2 or name.startswith("-") or parts[0] == DEMO:
+        raise UsageError(f"--run takes a NAME or SWEEP/NAME, other than {DEMO!r}, not {name!r}")
+    if name in checkpoints.SHIPPED:
+        raise UsageError(f"--run {name}: shipped weights are called so: choose another name")
 
 
 def find_run(run: str | Path) -> Path:

@@ -22,6 +22,7 @@ from notebooks import build
 from utils import UsageError, data
 from utils.checkpoints import write_atomically
 
+from .console import any_letter
 from .platforms import KIT, template
 
 DATASET = "pixelcnn-kit"
@@ -38,7 +39,7 @@ def kaggle(username: str) -> str:
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", username):
         rule = "what follows kaggle.com/ in your profile's address, small letters and digits"
         raise UsageError(f"USERNAME must be {rule}: make kaggle USERNAME=you, not {username!r}")
-    listing = subprocess.run(["git", "ls-files", "-z"], cwd=KIT, capture_output=True, text=True)
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=KIT, capture_output=True, encoding="utf-8")
     files = sorted(filter(None, listing.stdout.split("\0")))
     if "kit/publish.py" not in files:
         raise UsageError("the kit is packed as git lists it, and git lists nothing here: work in a clone of the kit")
@@ -107,7 +108,7 @@ def kernel_metadata(notebook: Path, username: str, sources: list[str]) -> dict:
 
 def write_json(values: dict, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(values, indent=2) + "\n")
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def colab(repository: str) -> str:
@@ -118,7 +119,7 @@ def colab(repository: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*/(?!\.{1,2}$)[\w.-]+(?<!\.git)", repository, re.ASCII):
         rule = "the account and the repository on GitHub, as in make colab REPOSITORY=you/kit"
         raise UsageError(f"REPOSITORY must be {rule}, not {repository!r}")
-    source = Path(build.__file__).read_text()
+    source = Path(build.__file__).read_text(encoding="utf-8")
     source, found = re.subn(r'^REPOSITORY = ".*"$', f'REPOSITORY = "{repository}"', source, flags=re.MULTILINE)
     assert found == 1, "build.py has no line REPOSITORY"
     build.REPOSITORY = repository
@@ -138,6 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("place", choices=["kaggle", "colab"])
     parser.add_argument("name", help="the Kaggle user name, or the GitHub repository")
+    any_letter()
     args = parser.parse_args(arguments)
     try:
         print({"kaggle": kaggle, "colab": colab}[args.place](args.name))

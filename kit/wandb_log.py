@@ -15,6 +15,7 @@ from utils import UsageError
 from utils.checkpoints import write_atomically
 from utils.classify import Scores
 
+from .console import quoted, shown
 from .platforms import password_in_netrc, secret
 
 MODES = ("auto", "online", "offline", "off")
@@ -97,14 +98,16 @@ class Tracker:
         remembered = self.folder / "wandb.json"
         wandb.setup(settings=wandb.Settings(silent=True))  # else it says where it has the key from
         which: dict[str, Any] = {"project": os.environ.get("WANDB_PROJECT") or "pixelcnn-kit", "name": self.folder.name}
-        which["id"] = json.loads(remembered.read_text())["id"] if remembered.exists() else None
+        which["id"] = json.loads(remembered.read_text(encoding="utf-8"))["id"] if remembered.exists() else None
         where = {"mode": mode, "dir": self.folder, "settings": wandb.Settings(**settings)}
         self.run = self.wandb.init(**which, **where, resume="allow", config=config)
-        write_atomically(remembered, lambda file: file.write_text(json.dumps({"id": self.run.id}) + "\n"))
+        write_atomically(
+            remembered, lambda file: file.write_text(json.dumps({"id": self.run.id}) + "\n", encoding="utf-8")
+        )
         # the axis of all charts; W&B's own step would drop what comes late, as a gallery of an epoch already logged
         self.run.define_metric("step")
         self.run.define_metric("*", step_metric="step")
-        self.sync = f"wandb sync {os.path.relpath(Path(self.run.dir).parent)}"
+        self.sync = quoted("wandb", "sync", shown(Path(self.run.dir).parent))
         said = f"logs to {self.run.url}" if mode == "online" else f"writes here; send it by: {self.sync}"
         print(f"note: W&B {said}", file=sys.stderr)
 

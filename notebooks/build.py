@@ -15,6 +15,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+from kit.console import any_letter
+
 FOLDER = Path(__file__).resolve().parent
 # the one setting: where the kit is published; `make colab REPOSITORY=you/kit` changes it, here and in the notebooks
 REPOSITORY = "YOUR-ACCOUNT/pixelcnn-kit"
@@ -100,6 +102,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("notebooks", nargs="*", type=Path)
     parser.add_argument("--stamp", action="store_true")
+    any_letter()
     args = parser.parse_args()
     for path in args.notebooks or sorted(FOLDER.glob("[0-9]*.ipynb")):
         notebook = nbformat.read(path, as_version=4)

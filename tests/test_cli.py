@@ -127,7 +127,9 @@ def test_the_old_command_says_where_it_went():
 
 def test_a_missing_package_is_named(capsys, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "pooch", None)
-    assert_refused(capsys, ["data", "cpen455", "--root", tmp_path / "new"], "package 'pooch' is missing: pip install")
+    assert_refused(
+        capsys, ["data", "cpen455", "--root", tmp_path / "new"], "package 'pooch' is missing: ", "-m pip install -r "
+    )
     (tmp_path / "s.yaml").touch()
     for absent, command in (("scipy", ["demo", *TINY, "--epochs", "1", "--train-limit", "8"]), ("yaml", ["sweep"])):
         code = f"import sys; sys.modules[{absent!r}] = sys.modules[{absent + '.stats'!r}] = None; "
@@ -184,7 +186,7 @@ def test_evaluate(weights, picture_folder, capsys):
     assert capsys.readouterr().out == said, "the same checkpoint gives the same numbers"
     assert main(["evaluate", *where, "--mirror", "--calibrate", "4"]) == 0
     with_all = capsys.readouterr().out
-    assert "mirrored pictures" in with_all and "fitted on the last 4 training pictures" in with_all
+    assert "mirrored pictures" in with_all and "fitted on 4 training pictures" in with_all
     assert with_all.splitlines()[1] == said.splitlines()[1], "bits per dimension are of the pictures as they are"
     assert main(["evaluate", *where, "--ensemble", str(weights)]) == 0
     with_itself = capsys.readouterr().out
@@ -219,7 +221,25 @@ def test_generate(weights, tmp_path, capsys):
     assert content["a"] == content["b"] != content["c"]
     assert main([*flags, "--out", str(tmp_path / "d"), "--classes", "light"]) == 0
     assert sorted(p.name[:6] for p in (tmp_path / "d").glob("Class*")) == ["Class1", "Class1"]
-    assert read_classes("1,a", ("1", "a")) == [1, 1], "a number is a label, whatever the classes are called"
+
+
+def test_which_classes_are_meant():
+    """A name before a number, with or without spaces."""
+    folders = ("1", "10", "2", "cat", " dog", "a,b")
+    for text, labels in {
+        "1": [0],
+        "10,2": [1, 2],
+        "0,3": [0, 3],
+        "cat, dog": [3, 4],
+        "cat ,cat": [3, 3],
+        " cat": [3],
+        "a,b": [5],
+    }.items():
+        assert read_classes(text, folders) == labels, text
+    assert read_classes(None, folders) == [0, 1, 2, 3, 4, 5]
+    many = tuple(f"class{i}" for i in range(300))
+    with pytest.raises(UsageError, match=r"'dog': choose from class0, .*class9 and 290 more$"):
+        read_classes("class299,dog", many)
 
 
 def test_classify(weights, picture_folder, capsys):
@@ -347,17 +367,108 @@ def test_wrong_checkpoints(weights, tmp_path, capsys, kind):
 
 def test_wrong_settings_of_the_others(weights, picture_folder, tmp_path, capsys):
     model = ["--checkpoint", weights]
-    assert_refused(capsys, ["evaluate", *model, "--dataset", "cartoons"], "cartoons has 4 classes")
+    assert_refused(capsys, ["evaluate", *model, "--dataset", "cartoons"], "burger", "others: dark, light")
     assert_refused(capsys, ["evaluate", *model, "--split", "exam"], "unknown split 'exam'")
     assert_refused(capsys, ["evaluate", *model, "--prior", "1,2,3"], "prior must be 2 numbers")
     assert_refused(capsys, ["evaluate", *model, "--prior", "much"], "--prior must be 2 numbers")
     assert_refused(capsys, ["evaluate", *model, "--calibrate", "-1"], "--calibrate must not be negative")
     assert_refused(capsys, ["evaluate", *model, "--batch-size", "0"], "batch_size must be at least 1")
     other = save_small_model(tmp_path / "three.safetensors", 3)
-    assert_refused(capsys, ["evaluate", *model, "--ensemble", other], f"--ensemble {other} knows other classes")
+    assert_refused(
+        capsys, ["evaluate", *model, "--ensemble", other], f"--ensemble {other} has others: dark, light, other"
+    )
     assert_refused(capsys, ["classify", *model, tmp_path / "nothing.png"], "no file")
     assert_refused(capsys, ["generate", *model, "--out", tmp_path / "out", "--classes", "cat"], "unknown class 'cat'")
     assert_refused(capsys, ["generate", *model, "--out", tmp_path / "out", "--per-class", "0"], "--per-class")
     assert_refused(capsys, ["generate", *model, "--out", tmp_path / "out", "--temperature", "-1"], "temperature")
     assert_refused(capsys, ["generate", *model, "--out", picture_folder], "not empty")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("absent", ["filelock", "tqdm", "PIL", "torch", "numpy", "safetensors"])
+def test_a_package_without_which_nothing_works_is_named(absent):
+    code = f"import runpy, sys; sys.modules[{absent!r}] = None; runpy.run_module('kit', run_name='__main__')"
+    start = [sys.executable, "-c", code]
+    done = subprocess.run(start, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    *before, last = done.stderr.splitlines()
+    assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr, done.stderr
+    assert not before or absent == "numpy", "PyTorch has a warning of its own"
+    assert f"package {absent!r} is missing" in last and "pip install -r requirements.txt" in last
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (PermissionError(13, "Permission denied", "/shut/x"), "error: /shut/x: Permission denied"),
+        (OSError(28, "No space left on device"), "error: No space left on device"),
+        (OSError("odd\nthings"), "error: odd things"),
+        (MemoryError(), "lower --batch-size"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), "lower --batch-size"),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"), "lower --batch-size"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), "--batch-size"),
+        (ImportError("DLL load failed", name="torch._C"), "package 'torch' does not work here (DLL load failed)"),
+    ],
+)
+def test_what_this_machine_refuses_is_one_line(capsys, monkeypatch, weights, error, words):
+    def refuse(*_args):
+        raise error
+
+    monkeypatch.setattr("kit.classifier.load_model", refuse)
+    assert_refused(capsys, ["evaluate", "--checkpoint", weights], words)
+
+
+def test_a_fault_of_the_kit_is_not_hidden(monkeypatch, weights):
+    monkeypatch.setattr("kit.classifier.load_model", lambda *_args: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError, match="size"):
+        main(["evaluate", "--checkpoint", str(weights)])
+
+
+@pytest.mark.parametrize("words", ["--help", "classify --checkpoint cartoons data/README.md", "evaluate"])
+def test_a_reader_that_has_gone_is_no_error(words):
+    """As `| head` does; standard output is a pipe that nobody reads any more."""
+    command = [sys.executable, "-m", "kit", *words.split()]
+    reader, writer = os.pipe()
+    os.close(reader)
+    how: dict = {"cwd": Path(__file__).parents[1], "env": os.environ | {"PYTHONUNBUFFERED": ""}}
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, **how)
+    os.close(writer)
+    assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
+    assert done.returncode == (141 if words == "--help" else 2)
+
+
+@pytest.mark.parametrize("module", ["kit", "kit.publish", "benchmarks", "benchmarks.gpu", "notebooks.build"])
+def test_letters_that_the_output_lacks_are_numbered(module):
+    code = "import runpy, sys; sys.argv = ['x', 'cat-\u732b', '--\u732b']\ntry:\n    runpy.run_module("
+    code += f"{module!r}, run_name='__main__')\nexcept SystemExit:\n    pass\nprint('\u732b')"
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    start = [sys.executable, "-c", code]
+    done = subprocess.run(start, capture_output=True, text=True, cwd=Path(__file__).parents[1], env=environment)
+    assert done.returncode == 0 and done.stdout == "\\u732b\n" and "Traceback" not in done.stderr, done.stderr
+
+
+def test_numbers_and_names_that_nobody_means(weights, picture_folder, tmp_path, capsys, runs):
+    model, out = ["--checkpoint", weights], ["--out", tmp_path / "out"]
+    where = ["--dataset", "folder", "--data-root", picture_folder]
+    far = 10**30
+    assert_refused(capsys, ["evaluate", *model, *where, "--batch-size", far], f"--batch-size: {far} is far too large")
+    assert_refused(capsys, ["generate", *model, *out, "--per-class", far], "--per-class")
+    for seed in (-1, 2**64):
+        assert_refused(capsys, ["generate", *model, *out, f"--seed={seed}"], "seed must be 0 to 18446744073709551615")
+        words = ["course-export", tmp_path / "out", "--checkpoint", "nothing", f"--seed={seed}"]
+        assert_refused(capsys, words, "seed must be 0 to")
+        assert_refused(capsys, ["train", "--run=r", *where, f"--seed={seed}"], "seed must be 0 to")
+    for temperature in ("inf", "nan", "-0.1"):
+        assert_refused(capsys, ["generate", *model, *out, f"--temperature={temperature}"], "temperature must not be")
+    for prior in ("inf,1", "nan,1", "3e38,3e38"):
+        assert_refused(capsys, ["evaluate", *model, *where, "--prior", prior], "prior must be 2 numbers")
+    for field in ("hybrid", "grad-clip"):
+        words = f"{field.replace('-', '_')} must be at least 0 and finite, not inf"
+        assert_refused(capsys, ["train", "--run=r", *where, f"--{field}=inf"], words)
+    assert_refused(capsys, ["train", *where, "--run=cartoons"], "shipped weights are called so")
+    assert not (tmp_path / "out").exists() and not runs.exists()
+    assert main([*map(str, ["generate", *model, *out, "--per-class=1", f"--seed={2**64 - 1}"])]) == 0
+
+
+def test_weights_that_may_not_be_read(weights, capsys, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_args: False)  # root may read everything
+    assert_refused(capsys, ["evaluate", "--checkpoint", weights], f"{weights} cannot be read")

@@ -1,5 +1,11 @@
 """Which precision to compute in."""
 
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -18,3 +24,25 @@ def test_float32_is_float32(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     device.pick_device("cpu")
     assert not torch.backends.cudnn.allow_tf32
+
+
+def test_a_compiler_that_does_not_work_is_found_by_trying(tmp_path):
+    """In a process of its own, since what was compiled once is kept; nothing but the one line may be printed."""
+    code = "import torch; from utils.device import check_compile; check_compile(torch.device('cpu'))"
+    root = Path(__file__).parents[1]
+    for compiler, words in (("no-such-compiler", "No working C++ compiler"), ("false", "torch.compile does not work")):
+        caches = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / compiler)}
+        environment = os.environ | caches | {"CXX": compiler}
+        start = [sys.executable, "-c", code]
+        done = subprocess.run(start, capture_output=True, text=True, cwd=root, env=environment)
+        *_, last = done.stderr.splitlines()
+        assert last.startswith("utils.UsageError: torch.compile does not work here (") and words in last, done.stderr
+        assert last.endswith("): leave out --compile") and len(last) < 300
+        assert done.stdout == "" and done.stderr.startswith("Traceback"), done.stderr
+
+
+def test_a_compiler_that_works(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda function, **_how: asked.append(function) or function)
+    device.check_compile(torch.device("cpu"))
+    assert len(asked) == 1 and not logging.root.manager.disable

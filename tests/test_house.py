@@ -102,3 +102,43 @@ def test_no_file_is_too_long(package):
         assert lines(file) <= MOST_LINES.get(name, MOST_LINES[package]), name
     counted = [file for file in files(package) if not str(file.relative_to(ROOT)).startswith(NOT_COUNTED)]
     assert sum(map(lines, counted)) <= MOST_LINES_IN_ALL[package]
+
+
+def texts_without_encoding(source: str) -> list[str]:
+    """The calls that open a text file, or read another process's text, in an encoding that is the machine's own."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        named = {word.arg: word.value for word in node.keywords}
+        mode = named.get("mode", node.args[1] if len(node.args) > 1 else ast.Constant("r"))
+        binary = isinstance(mode, ast.Constant) and "b" in str(mode.value)
+        # a function that is called, or handed to `partial`
+        names = [part.attr for part in (node.func, *node.args) if isinstance(part, ast.Attribute)]
+        text = {"read_text", "write_text"}.intersection(names) or "text" in named or "universal_newlines" in named
+        opened = isinstance(node.func, ast.Name) and node.func.id == "open" and not binary
+        if (text or opened) and "encoding" not in named:
+            found.append(ast.unparse(node))
+    return found
+
+
+@pytest.mark.parametrize("folder", ["utils", "kit", "benchmarks", "notebooks"])
+def test_every_text_file_says_its_encoding(folder):
+    """Windows' own is not UTF-8: a name or a sign that it lacks would be an error, or another one."""
+    wrong = {str(file): texts_without_encoding(file.read_text(encoding="utf-8")) for file in files(folder)}
+    assert {name: calls for name, calls in wrong.items() if calls} == {}
+
+
+def test_a_missing_encoding_is_found():
+    for call in (
+        "open(path)",
+        "open(path, 'a')",
+        "path.read_text()",
+        "path.read_text(errors='replace')",
+        "path.write_text(text)",
+        "partial(Path.write_text, data=text)",
+        "subprocess.run(command, text=True)",
+    ):
+        assert texts_without_encoding(call) == [call]
+        assert texts_without_encoding(f"{call[:-1]}, encoding='utf-8')".replace("(,", "(")) == []
+    assert texts_without_encoding("open(path, 'rb'); Image.open(path); open(path, mode='wb')") == []

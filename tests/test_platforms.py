@@ -43,11 +43,39 @@ def test_the_doctor_says_how_to_mend(capsys, monkeypatch, tmp_path):
     assert not doctor.doctor()
     text = capsys.readouterr().out
     for what, how in {
-        "scipy 1.18.0": "scipy<1.18",
-        "shipped weights: none": "git checkout checkpoints",
+        "scipy 1.18.0": r"-m pip install 'scipy<1\.18'",
+        "shipped weights: none": r"git -C \S+ checkout checkpoints",
         "utils is": "first on sys.path",
     }.items():
         assert re.search(rf"MEND  {what}.*\n      -> .*{how}", text), text
+
+
+def test_the_doctor_names_all_that_the_kit_needs(capsys, monkeypatch):
+    """Of requirements.txt, but for the notebooks' server and the tests."""
+    needed, _, _ = (platforms.KIT / "requirements.txt").read_text(encoding="utf-8").partition("# make test")
+    names = re.findall(r"^([\w-]+)", needed, re.MULTILINE)
+    assert len(names) > 10 and set(names) - {"jupyterlab", "ipykernel"} == set(doctor.PACKAGES)
+
+    def none_of_it(_name):
+        raise doctor.importlib.metadata.PackageNotFoundError
+
+    monkeypatch.setattr(doctor.importlib.metadata, "version", none_of_it)
+    lines = "\n".join(findings(capsys))
+    for name in doctor.PACKAGES:
+        assert re.search(rf"MEND  {name} is missing\n      -> \S+ -m pip install {name}\n", lines), lines
+
+
+@pytest.mark.parametrize("place", ["a file", "a file/runs", "a link to nothing"])
+def test_the_doctor_tries_to_write_where_runs_are_kept(tmp_path, monkeypatch, capsys, place):
+    (tmp_path / "a file").touch()
+    (tmp_path / "a link to nothing").symlink_to(tmp_path / "nothing")
+    monkeypatch.setenv("PIXELCNN_RUNS", str(tmp_path / place))
+    assert main(["doctor"]) == 2
+    assert re.search(r"MEND  runs cannot be kept in .*\n      -> export PIXELCNN_RUNS=/", capsys.readouterr().out)
+    monkeypatch.setenv("PIXELCNN_RUNS", str(tmp_path / "new" / "runs"))
+    lines = findings(capsys)
+    assert [line for line in lines if "runs are kept in" in line and line.startswith("ok")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a file", "a link to nothing"]
 
 
 @pytest.mark.parametrize(

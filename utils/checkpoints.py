@@ -30,6 +30,8 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     Raises UsageError when the disk is full or not writable; the old file is as it was, nothing is left beside it.
     """
     path = Path(path)
+    if not path.name:
+        raise UsageError(f"cannot save {str(path)!r}: a file's name is missing")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,6 +124,8 @@ def find_weights(name_or_path: str | Path, runs: Path | None = None) -> Path:
             candidate = candidate / "best.safetensors"
         if not candidate.is_file():
             raise UsageError(f"no weights found for {name!r}: there is no {candidate}")
+        if not os.access(candidate, os.R_OK):
+            raise UsageError(f"{candidate} cannot be read: its permissions do not let you")
         return candidate
     choices = f"a shipped name ({', '.join(SHIPPED)}), a run under checkpoints/runs/, or a .safetensors file"
     raise UsageError(f"no weights found for {name!r}: give {choices}")

@@ -74,8 +74,9 @@ def evidence_map(model: ConditionalPixelCNN, x: Tensor, label: int, against: int
 def log_posterior(log_likelihoods: Tensor, prior: Tensor | None = None) -> Tensor:
     """log p(y | x). log_likelihoods: (N, C) nats; prior: (C,) probabilities, uniform if None. -> (N, C)"""
     if prior is not None:
-        if prior.shape != log_likelihoods.shape[1:] or not bool((prior >= 0).all()) or not prior.sum() > 0:
-            raise UsageError(f"the prior must be {log_likelihoods.shape[1]} numbers, none negative, not all 0")
+        if prior.shape != log_likelihoods.shape[1:] or not bool((prior >= 0).all()) or not 0 < prior.sum() < math.inf:
+            rule = f"{log_likelihoods.shape[1]} numbers, none negative or infinite, not all 0"
+            raise UsageError(f"the prior must be {rule}")
         log_likelihoods = log_likelihoods + torch.log(prior / prior.sum()).to(log_likelihoods)
     return torch.log_softmax(log_likelihoods, dim=1)
 

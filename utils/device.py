@@ -1,6 +1,9 @@
 """Which device, precision and memory layout to compute with: found by trying, not by asking."""
 
 import contextlib
+import io
+import logging
+import warnings
 from pathlib import Path
 
 import torch
@@ -34,6 +37,22 @@ def try_convolution(device: torch.device) -> None:
     torch.nn.functional.conv2d(x, x).cpu()
 
 
+def check_compile(device: torch.device) -> None:
+    """Raises UsageError where `torch.compile` does not work on a device, for want of a C++ compiler say."""
+    before = logging.root.manager.disable
+    logging.disable()  # its parts have loggers of their own, which say it at length
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            torch.compile(lambda x: x.sin() + 1, dynamic=False)(torch.ones(8, device=device)).cpu()
+    except Exception as error:  # of whatever class its parts raise
+        lines = [line for line in str(error).splitlines() if line.strip() and not line.endswith("raised:")]
+        reason = lines[0].strip()[:150] if lines else type(error).__name__
+        raise UsageError(f"torch.compile does not work here ({reason}): leave out --compile") from None
+    finally:
+        logging.disable(before)
+
+
 def pick_precision(device: torch.device, name: str = "auto") -> torch.dtype:
     """What autocast computes in: `auto` is bfloat16 where the hardware has it, float16 on older CUDA GPUs, else
     float32. Decided by capability: `torch.cuda.is_bf16_supported()` is true by emulation on GPUs without it.
@@ -52,7 +71,7 @@ def pick_precision(device: torch.device, name: str = "auto") -> torch.dtype:
 def cpu_has_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 natively (AVX512-BF16, AMX, or Arm's bf16 extension)."""
     try:
-        flags = Path("/proc/cpuinfo").read_text().split()
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
     except OSError:
         return False
     return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)

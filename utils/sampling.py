@@ -101,8 +101,8 @@ def blank_pictures(model, labels: Tensor, temperature: float, prefix: Tensor | N
     size, nr_classes = model.config.image_size, model.config.num_classes
     if labels.ndim != 1 or bool(((labels < 0) | (labels >= nr_classes)).any()):
         raise UsageError(f"labels must be whole numbers from 0 to {nr_classes - 1}, not {labels.tolist()}")
-    if not temperature >= 0:
-        raise UsageError(f"the temperature must not be negative, not {temperature}")
+    if not 0 <= temperature < float("inf"):
+        raise UsageError(f"the temperature must not be negative or infinite, not {temperature}")
     images = model.head.conv.bias.new_zeros(len(labels), 3, size, size)
     if prefix is None:
         return images, 0

@@ -26,7 +26,7 @@ class TrainConfig:
 
     Args:
         dataset: `cartoons`, `cpen455`, `cifar10` or `folder`.
-        train_limit: use the first so many training pictures; 0 is all.
+        train_limit: use so many of the training pictures, chosen at random, every class in its proportion; 0 is all.
         epochs: how often every training picture is seen.
         batch_size: pictures in a step.
         optimizer: `adam` for all parameters; `muon` for the convolutions' kernels and Adam for the others.
@@ -72,7 +72,8 @@ class TrainConfig:
 
     def __post_init__(self):
         check_at_least(self, 1, "epochs", "batch_size")
-        check_at_least(self, 0, "train_limit", "warmup", "shift", "grad_clip", "hybrid", "seed")
+        check_at_least(self, 0, "train_limit", "warmup", "shift", "grad_clip", "hybrid")
+        check_seed(self.seed)
         if not 0 < self.lr < math.inf or not 0 < self.lr_decay <= 1:
             raise UsageError(f"lr must be above 0, lr_decay above 0 and at most 1, not {self.lr}, {self.lr_decay}")
         for name, choices in CHOICES.items():
@@ -87,11 +88,19 @@ class TrainConfig:
             raise UsageError(f"ema_decay must be at least 0 and less than 1, not {self.ema_decay}")
 
 
+def check_seed(seed: int) -> None:
+    """Raises UsageError for a seed that PyTorch's generators do not take."""
+    if not 0 <= seed < 2**64:
+        raise UsageError(f"seed must be 0 to {2**64 - 1}, not {seed}")
+
+
 def check_at_least(config: object, least: int, *names: str) -> None:
-    """Raises UsageError if one of the fields is smaller."""
+    """Raises UsageError if one of the fields is smaller, or infinite."""
     for name in names:
-        if not getattr(config, name) >= least:
-            raise UsageError(f"{name} must be at least {least}, not {getattr(config, name)}")
+        value = getattr(config, name)
+        if not least <= value < math.inf:
+            rule = f"at least {least}{' and finite' if value == math.inf else ''}"
+            raise UsageError(f"{name} must be {rule}, not {value}")
 
 
 _WITH_MUON = dict(optimizer="muon", lr=0.02, schedule="cosine", grad_clip=1.0)

@@ -14,8 +14,10 @@ import json
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
+from kit.console import any_letter
 from kit.platforms import machine
 from utils import UsageError
 from utils.checkpoints import write_atomically
@@ -41,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", help="cpu tries the script itself")
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, to see that everything runs")
     parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)  # of one part, in a process of its own
+    any_letter()
     args = parser.parse_args(arguments)
     try:
         return one_part(args) if args.seconds else all_parts(args)
@@ -104,10 +107,9 @@ def one_part(args: argparse.Namespace) -> int:
             found.append(line)
             values = [f"{v:.5g}" if isinstance(v, float) else str(v) for v in line.values() if not isinstance(v, dict)]
             print("  ".join(values), flush=True)
-            text = json.dumps(
-                read_results(args.out) | {line.get("run", args.parts): about | {"lines": found}}, indent=2
-            )
-            write_atomically(args.out / "results.json", lambda path, text=text: path.write_text(text + "\n"))
+            results = read_results(args.out) | {line.get("run", args.parts): about | {"lines": found}}
+            text = json.dumps(results, indent=2) + "\n"
+            write_atomically(args.out / "results.json", partial(Path.write_text, data=text, encoding="utf-8"))
     except KeyboardInterrupt:
         return 130
     return 0
@@ -115,7 +117,7 @@ def one_part(args: argparse.Namespace) -> int:
 
 def read_results(folder: Path) -> dict:
     path = folder / "results.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 if __name__ == "__main__":

@@ -133,14 +133,14 @@ def resumption(job: Job) -> Iterator[tuple[str, float, float]]:
             train(model_config, config, Path(folder, "parts"), resume=True)
         models = [checkpoints.load_model(Path(folder, name, "last.safetensors")) for name in (whole.name, "parts")]
         weights = [torch.cat([p.flatten() for p in model.parameters()]) for model in models]
-        lines = (Path(folder, "parts", "metrics.jsonl")).read_text().splitlines()
+        lines = (Path(folder, "parts", "metrics.jsonl")).read_text(encoding="utf-8").splitlines()
     yield "a run killed after 2 of 3 epochs and resumed: relative distance of its weights", relative(*weights), 1e-3
     yield "its lines of metrics more or fewer than 3", abs(len(lines) - 3), 0
 
 
 def accuracy(job: Job) -> Iterator[tuple[str, float, float]]:
     name, pictures = job.pictures("validation")
-    known = json.loads(QUALITY.read_text())["sections"]["classification"][1]
+    known = json.loads(QUALITY.read_text(encoding="utf-8"))["sections"]["classification"][1]
     if name == "cpen455" and not job.tiny:
         expected, weights = known["accuracy"], known["model"]
     else:

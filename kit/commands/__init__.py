@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import functools
 import inspect
+import os
 import re
 import typing
 from collections.abc import Callable, Iterator
@@ -21,26 +22,35 @@ from utils.model import ModelConfig
 from ..runs import RunConfig
 
 CONFIGS = (ModelConfig, RunConfig)
+MOST = 2**31  # of whatever is counted; beyond it numbers overflow somewhere
 GIVEN_BY_DATA = "num_classes"  # the one field of them that nobody types
 
 
 class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args, namespace=None):  # type: ignore[override]
-        return super().parse_known_args([spelled_our_way(argument) for argument in args], namespace)
+        parsed, rest = super().parse_known_args([spelled_our_way(argument) for argument in args], namespace)
+        for name, value in vars(parsed).items():
+            if isinstance(value, int) and name != "seed" and abs(value) >= MOST:
+                self.error(f"argument --{name.replace('_', '-')}: {value} is far too large")
+        return parsed, rest
 
     def error(self, message):
         raise UsageError(f"{message} (see {self.prog} --help)")
 
 
 def spelled_our_way(argument: str) -> str:
-    """W&B's agent writes --nr_filters=40 and --flip=True."""
+    """W&B's agent writes --nr_filters=40 and --flip=True; ~ is the user's folder, also where no shell has said so."""
     flag, equals, value = argument.partition("=")
     if not flag.startswith("--"):
-        return argument
-    flag = flag.replace("_", "-")
+        return at_home(argument)
+    flag, value = flag.replace("_", "-"), at_home(value)
     if value.lower() in ("true", "false"):
         return flag if value.lower() == "true" else flag.replace("--", "--no-", 1)
     return flag + equals + value
+
+
+def at_home(path: str) -> str:
+    return os.path.expanduser(path) if path == "~" or path.startswith(("~/", "~\\")) else path
 
 
 @functools.cache
@@ -103,9 +113,13 @@ def add_flag(parser: argparse.ArgumentParser, name: str, kind, default, sentence
 
 
 def given(values: dict) -> dict:
-    """Those of a parser's values that are fields of the configs."""
+    """Those of a parser's values that are fields of the configs. The data's folder is kept with its whole path, for a
+    run is also read from other folders."""
     own = {field.name for config in CONFIGS for field in dataclasses.fields(config)}
-    return {name: value for name, value in values.items() if name in own}
+    chosen = {name: value for name, value in values.items() if name in own}
+    if chosen.get("data_root"):
+        chosen["data_root"] = os.path.abspath(chosen["data_root"])
+    return chosen
 
 
 def call(command: Callable, values: dict) -> None:

@@ -3,6 +3,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from utils.device import pick_device
+from utils.training import check_seed
 
 from .. import course
 from ..platforms import load_model
@@ -18,6 +19,7 @@ def run(out: str, /, checkpoint: str, device: str = "auto", samples: int = 25, s
         samples: pictures of each class; the course wants 25.
         seed: fixes the random choices.
     """
+    check_seed(seed)
     model = load_model(checkpoint, pick_device(device))
     with tqdm(total=model.config.image_size, desc="rows", leave=False, disable=None) as bar:
         course.export(model, out, checkpoint, samples, seed, on_row=lambda _i, _images: bar.update())

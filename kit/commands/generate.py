@@ -1,10 +1,11 @@
 import torch
 from tqdm.auto import tqdm
 
-from utils import UsageError
+from utils import UsageError, listing
 from utils.device import pick_device
 from utils.figures import gallery, save_png
 from utils.sampling import generate_by_graphs
+from utils.training import check_seed
 
 from .. import distributed
 from ..platforms import load_model
@@ -28,12 +29,13 @@ def run(
         out: a folder that is new or empty; the pictures and gallery.png land in it.
         device: `auto`, `cpu`, `cuda` or `mps`.
         per_class: pictures of each class.
-        classes: their names or numbers, joined by commas; all if not given.
+        classes: their names, or numbers that are no class's name, joined by commas; all if not given.
         seed: fixes the random choices.
         temperature: 1 is the model; less is tamer, 0 takes the most likely component's means.
         cuda_graphs: draw by CUDA graphs, on one NVIDIA GPU. No GPU has run this yet: that it draws the same, and
             faster, is still to be seen; `make gpu` tells.
     """
+    check_seed(seed)
     model = load_model(checkpoint, pick_device(device))
     if cuda_graphs and (next(model.parameters()).device.type != "cuda" or distributed.size() > 1):
         raise UsageError("--cuda-graphs is for one NVIDIA GPU, in one process")
@@ -59,11 +61,14 @@ def run(
 
 
 def read_classes(text: str | None, class_names: tuple[str, ...]) -> list[int]:
+    """The labels of classes named, or numbered, in `text`, all if None. Raises UsageError for one that is not known."""
     if text is None:
         return list(range(len(class_names)))
-    known = {name: label for label, name in enumerate(class_names)}
-    known |= {str(label): label for label in range(len(class_names))}
-    for name in text.split(","):
+    known = {str(label): label for label in range(len(class_names))}
+    known |= {name: label for label, name in enumerate(class_names)}  # a class called 10 is meant by its name
+    parts = [text] if text in known else text.split(",")
+    names = [part if part in known else part.strip() for part in parts]
+    for name in names:
         if name not in known:
-            raise UsageError(f"unknown class {name!r}: choose from {', '.join(class_names)}")
-    return [known[name] for name in text.split(",")]
+            raise UsageError(f"unknown class {name!r}: choose from {listing(class_names)}")
+    return [known[name] for name in names]

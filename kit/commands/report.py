@@ -1,5 +1,6 @@
 """`python -m kit report RUN`: notebook 08 executed for a run, or for two side by side: one HTML page without links."""
 
+import builtins
 import re
 import time
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from utils import UsageError
 from utils.checkpoints import write_atomically
 
+from ..console import typed
 from ..platforms import KIT, find_weights, template
 
 DIST = KIT / "dist"
@@ -23,9 +25,10 @@ def run(*runs: str, split: str = "validation", dataset: str | None = None, data_
         data_root: the data set's folder, when it is not where the kit looks.
     """
     started = time.perf_counter()
-    names = [name for typed in runs for name in typed.split()]  # make passes all of RUN as one
+    names = [name for words in runs for name in names_in(words)]
     if not 1 <= len(names) <= 2:
-        raise UsageError('RUN must name a run or shipped weights, or two: make report RUN=mine, RUN="mine other"')
+        command = typed("report", "mine", "other")
+        raise UsageError(f"RUN must name a run or shipped weights, or two: make report RUN=mine, or {command}")
     folders = [find_weights(name).parent for name in names]
     path = folders[0] / "report.html"
     if len(names) == 2 or not (folders[0] / "config.json").is_file():  # two runs, or weights that are not a run's
@@ -33,6 +36,15 @@ def run(*runs: str, split: str = "validation", dataset: str | None = None, data_
     text = page(f"Report: {' and '.join(names)}", RUNS=names, SPLIT=split, DATASET=dataset, DATA_ROOT=data_root)
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     print(f"{path}: {time.perf_counter() - started:.0f} s")
+
+
+def names_in(words: str) -> list[str]:
+    """make passes all of RUN as one, but a run's name may have a space in it."""
+    try:
+        find_weights(words)
+    except UsageError:
+        return words.split()
+    return [words]
 
 
 def page(title: str, **parameters) -> str:
@@ -51,7 +63,8 @@ def page(title: str, **parameters) -> str:
     try:
         build.execute(notebook, Path.cwd(), timeout=None)
     except CellExecutionError as error:
-        if error.ename == "UsageError":
+        kind = getattr(builtins, error.ename, None)
+        if error.ename == "UsageError" or (isinstance(kind, type) and issubclass(kind, OSError)):
             raise UsageError(error.evalue) from None
         raise
     build.clean(notebook)

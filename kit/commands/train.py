@@ -8,14 +8,16 @@ from utils.fusion import parse_sites
 from utils.model import ModelConfig
 from utils.training import check_preset
 
+from ..console import typed
 from ..distributed import say
-from ..platforms import find_root, runs_folder, runs_will_vanish
+from ..platforms import check_name, find_root, runs_folder, runs_will_vanish
 from ..runs import OF_THE_RUN, RunConfig, read_config, run_configs
 from ..train import train
-from .demo import DEMO_RUN, print_epoch
+from .demo import print_epoch
 
 RENAMED = {"paper": "report"}  # of a preset and of its fusion: a run that began so goes on by the same words
-FREE_ON_RESUME = OF_THE_RUN | {"epochs"}  # what does not change what has been computed
+# what does not change what has been computed; another part of the validation pictures would change what is best
+FREE_ON_RESUME = OF_THE_RUN - {"validate_limit"} | {"epochs"}
 
 
 def run(run: str | None = None, preset: str | None = None, resume: bool = False, minutes: float = 0, **given) -> None:
@@ -32,17 +34,15 @@ def run(run: str | None = None, preset: str | None = None, resume: bool = False,
     name = run or name_by_wandbs_agent()
     if not name:
         raise UsageError("the run needs a name: add --run NAME")
-    parts = name.split("/")
-    escapes = any(part in ("", ".", "..") or part != os.path.basename(part) for part in parts)
-    if escapes or len(parts) > 2 or parts[0] == DEMO_RUN:
-        raise UsageError(f"--run takes a NAME or SWEEP/NAME, other than {DEMO_RUN!r}, not {name!r}")
+    check_name(name)
     if minutes and (resume or "epochs" in given or not 0 < minutes < math.inf):
         raise UsageError("--minutes, above 0, chooses the epochs of a new run: give it without --epochs and --resume")
     model_config, config = resumed(name, preset, given) if resume else configs_of(preset, given)
     if runs_will_vanish():
-        say(f"warning: runs are kept in {runs_folder()}, which goes with this machine; see python -m kit doctor")
+        say(f"warning: runs are kept in {runs_folder()}, which goes with this machine; see {typed('doctor')}")
     folder = train(model_config, config, name, resume, print_epoch, minutes)
-    say(f"done: {folder}\nnext: python -m kit evaluate --checkpoint {name} --dataset {config.dataset}")
+    root = ["--data-root", config.data_root] if config.data_root else []
+    say(f"done: {folder}\nnext: {typed('evaluate', '--checkpoint', name, '--dataset', config.dataset, *root)}")
 
 
 def name_by_wandbs_agent() -> str:
