@@ -21,7 +21,7 @@ from utils.model import ConditionalPixelCNN
 
 from .platforms import KIT, find_weights, load_model, load_pictures, machine
 from .runs import RunConfig, best_epoch, read_config, read_metrics
-from .scores import wilson_interval
+from .scores import NAMED, draw_confusion, lowest, percent, wilson_interval
 from .widgets.base import captioned, to_png
 
 DRAWN = 4  # pictures of each class
@@ -126,7 +126,7 @@ def panels(examined: list[Examined], height: float, alt: str) -> Iterator[tuple]
     figure = new_figure(len(examined), height)
     axes = figure.subplots(1, len(examined), squeeze=False)[0]
     for each, axis, colour in zip(examined, axes, figures.PALETTE, strict=False):
-        axis.set_title(f"{each.name}, {each.file}\n{each.data}", fontsize=9)
+        axis.set_title(figures.plain(f"{each.name}, {each.file}\n{each.data}"), fontsize=9)
         yield each, axis, colour
     picture(figure, alt)
 
@@ -179,10 +179,10 @@ def curves(examined: list[Examined]) -> None:
             sentence(f"{each.name} has no metrics.jsonl, so there are no curves of it.")
             continue
         epochs, train, validation, right = ([line[name] for line in each.lines] for name in names)
-        style = {"color": colour, "ms": 4}
-        bits.plot(epochs, train, "o-", label=f"{each.name}, training", **style)
-        bits.plot(epochs, validation, "s--", label=f"{each.name}, validation", **style)
-        accuracy.plot(epochs, right, "s--", label=each.name, **style)
+        style, name = {"color": colour, "ms": 4}, figures.plain(each.name)
+        bits.plot(epochs, train, "o-", label=f"{name}, training", **style)
+        bits.plot(epochs, validation, "s--", label=f"{name}, validation", **style)
+        accuracy.plot(epochs, right, "s--", label=name, **style)
     if bits.lines:
         for axis, what in (bits, "bits per dimension"), (accuracy, "validation accuracy"):
             axis.set(xlabel="epoch", ylabel=what)
@@ -211,16 +211,12 @@ def rough_fid(examined: list[Examined]) -> None:
 def confusion(examined: list[Examined]) -> None:
     alt = "confusion matrix: how many pictures of each class were taken for which"
     for each, axis, _ in panels(examined, 4.0, alt):
-        counts, ticks = each.scores.confusion, range(len(each.classes))
-        axis.imshow(counts / counts.sum(1, keepdim=True).clamp(min=1), cmap="Blues", vmin=0, vmax=1)
-        for truth, row in enumerate(counts.tolist()):
-            for guess, count in enumerate(row):
-                colour = "white" if count > sum(row) / 2 else "black"  # on dark, on light
-                axis.text(guess, truth, count, ha="center", va="center", color=colour)
-        recalls = [f"{name} {recall:.0%}" for name, recall in zip(each.classes, each.scores.recall, strict=True)]
-        axis.set_xticks(ticks, each.classes, rotation=30, ha="right", rotation_mode="anchor")
-        axis.set_yticks(ticks, recalls)
-        axis.set(xlabel="taken for", ylabel="true class, recall")
+        draw_confusion(axis, each.scores, each.classes)
+    for each in examined:
+        if len(each.classes) > NAMED:
+            recall, worst = each.scores.recall, lowest(each.scores)
+            told = [f"{percent(recall[label], 0)} of {label}, {each.classes[label]}" for label in worst]
+            sentence(f"{each.name}, the lowest recalls by number and name: {'; '.join(told)}")
 
 
 def calibration(examined: list[Examined]) -> None:
@@ -229,7 +225,7 @@ def calibration(examined: list[Examined]) -> None:
         confidence, accuracy, _ = zip(*curve, strict=True)
         chance = 1 / each.model.config.num_classes
         axis.plot([chance, 1], [chance, 1], color="#999999", linestyle="--", label="calibrated")
-        axis.plot(confidence, accuracy, "o-", color=colour, label=each.name)
+        axis.plot(confidence, accuracy, "o-", color=colour, label=figures.plain(each.name))
         for x, y, count in curve:
             axis.annotate(str(count), (x, y), (4, -12), textcoords="offset points", fontsize=8)
         axis.set(xlabel="confidence", ylabel="accuracy", xlim=(chance, 1.08), ylim=(-0.1, 1.1))
@@ -239,7 +235,10 @@ def calibration(examined: list[Examined]) -> None:
 def most_confused(examined: list[Examined]) -> None:
     """The pictures with the largest posterior of a wrong class."""
     for each in examined:
-        x, y, classes = each.x, each.y, each.classes
+        if len(each.classes) == 1:
+            sentence(f"{each.name} knows one class only, which cannot be taken for another.")
+            continue
+        x, y, classes = each.x, each.y, figures.drawable(each.classes)
         wrong = each.nats.scatter(1, y[:, None], -torch.inf).argmax(dim=1)  # (N,)
         rest = each.nats.scatter(1, wrong[:, None], -torch.inf).logsumexp(dim=1)
         odds = each.nats.gather(1, wrong[:, None])[:, 0] - rest  # in logs: probabilities near 1 are equal as numbers

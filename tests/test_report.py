@@ -5,22 +5,28 @@ import json
 import os
 import re
 import subprocess
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import save_small_model, tiny
+from conftest import random_pictures, save_small_model, small_model, tiny
 from scipy.stats import binomtest
 
+from kit import report
 from kit.__main__ import main
 from kit.commands import report as module
-from kit.report import commit, examine, most_confused, rough_fid
+from kit.report import Examined, commit, examine, most_confused, rough_fid
 from kit.train import train
+from kit.widgets.base import to_png
 from utils import UsageError, checkpoints
 from utils.classify import class_log_likelihoods, log_posterior
 from utils.data import load_split
+from utils.figures import to_picture
 
 ROOT = Path(__file__).parents[1]
+LINE = {"epoch": 1, "train_bpd": 3.0, "validation_bpd": 2.0, "validation_accuracy": 0.5}
 
 
 @pytest.fixture
@@ -107,7 +113,7 @@ def test_where_the_page_of_one_run_lies(page_maker, picture_folder, tmp_path, mo
         ([""], "make report RUN=mine"),
         (["a b c"], "make report RUN=mine"),
         (["two.safetensors"], "choose one with --dataset"),
-        (["two.safetensors", "--dataset", "cartoons"], "cartoons has 4 classes"),
+        (["two.safetensors", "--dataset", "cartoons"], "two.safetensors has others: dark, light"),
     ],
 )
 def test_wrong_input_is_one_line_and_writes_nothing(page_maker, tmp_path, capsys, monkeypatch, flags, words):
@@ -130,7 +136,8 @@ def test_make_passes_the_name(tmp_path):
 
 
 def test_pictures_without_a_label_do_not_count(course_data, tmp_path):
-    weights = save_small_model(tmp_path / "four.safetensors", 4)
+    weights = tmp_path / "four.safetensors"
+    checkpoints.save_model(small_model(torch.float32, num_classes=4), weights)
     with open(course_data / "validation.csv") as table:
         rows = table.read().splitlines()
     (course_data / "validation.csv").write_text("\n".join([rows[0][:-1] + "-1", *rows[1:]]) + "\n")
@@ -187,3 +194,76 @@ def test_the_commit_is_gits_own(tmp_path, monkeypatch):
     assert commit() == "not a git clone, so its commit is not known"
     (kit / ".git").write_text("gitdir: nowhere")  # a damaged clone
     assert commit() == "not a git clone, so its commit is not known"
+
+
+@pytest.fixture
+def sections(monkeypatch) -> dict:
+    """What the sections of the page display: `texts`, and as `figures` what matplotlib was given."""
+    shown: dict = {"texts": [], "figures": []}
+    monkeypatch.setattr("kit.report.sentence", lambda text, tag="p": shown["texts"].append(text))
+    monkeypatch.setattr("kit.report.table", lambda columns, **_how: shown["texts"].append(str(columns)))
+    monkeypatch.setattr("kit.report.picture", lambda drawing, _alt: shown["figures"].append(drawing))
+    return shown
+
+
+def found(classes: tuple[str, ...], y: list[int], name: str = "mine") -> Examined:
+    """An examination of random pictures of these labels by a small model, with random log-likelihoods."""
+    model = small_model(torch.float32, num_classes=len(classes))
+    model.class_names = classes
+    generator = torch.Generator().manual_seed(0)
+    nats = 3 * torch.randn(len(y), len(classes), dtype=torch.float64, generator=generator)
+    x = random_pictures(len(y)).float()
+    return Examined(
+        name=name, file="weights", data="data", model=model, config=None, lines=[], x=x, y=torch.tensor(y),
+        classes=classes, nats=nats, drawn=x[:1], labels=torch.tensor([0]), times={},
+    )  # fmt: skip
+
+
+def all_sections(examined: Examined) -> None:
+    for section in (report.scores, report.confusion, report.calibration, most_confused, report.galleries):
+        section([examined])
+
+
+def test_a_page_on_a_hundred_classes_can_be_read(sections):
+    names = tuple(f"species of beetle {n}" for n in range(100))
+    examined = found(names, [n for n in range(99) for _ in range(2)])
+    all_sections(examined)
+    matrix = sections["figures"][0].axes[0]
+    assert not matrix.texts and len(matrix.get_xticks()) < 15 and len(matrix.get_yticks()) < 15
+    recall = examined.scores.recall
+    worst = next(text for text in sections["texts"] if "lowest recalls" in text)
+    assert worst.count("species of beetle") == 10 and "nan" not in worst
+    assert f"0% of {recall.index(0.0)}, {names[recall.index(0.0)]}" in worst
+
+
+def test_a_page_on_twenty_classes_names_them(sections):
+    report.confusion([found(tuple(f"species {n}" for n in range(20)), list(range(20)))])
+    matrix = sections["figures"][0].axes[0]
+    assert [tick.get_text() for tick in matrix.get_xticklabels()] == [f"species {n}" for n in range(20)]
+    assert len(matrix.texts) == 400 and not sections["texts"]
+
+
+def test_a_page_on_one_class(sections):
+    all_sections(found(("only",), [0, 0, 0]))
+    assert "mine knows one class only, which cannot be taken for another." in sections["texts"]
+    assert len(sections["figures"]) == 3, "confusion, calibration, gallery"
+
+
+def test_a_page_on_names_that_matplotlib_would_not_show(sections, monkeypatch):
+    """Formulas, a legend's hidden label, letters that the font lacks; and a class without a picture has no recall."""
+    examined = found((r"$\frac$", "寿司", "_c"), [0, 1, 1, 0], name=r"_run $\frac$ 寿")
+    captions: list[str] = []
+    monkeypatch.setattr("kit.report.captioned", lambda x, lines, zoom: captions.extend(lines) or to_picture(x[0]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # as of glyphs that are missing
+        all_sections(examined)
+        report.curves([replace(examined, lines=[LINE])])
+        for figure in sections["figures"]:
+            if not hasattr(figure, "tobytes"):
+                to_png(figure)
+    confusion, calibration, *_, curves = sections["figures"]
+    ticks = [tick.get_text().strip().replace(r"\$", "$") for tick in confusion.axes[0].get_yticklabels()]
+    assert ticks[0].startswith(r"$\frac$ ") and ticks[1].startswith("class 1 ") and ticks[2] == "_c -"
+    for axis in (calibration.axes[0], *curves.axes):
+        assert any("_run" in text.get_text() for text in axis.get_legend().get_texts())
+    assert "class 1" in {line for caption in captions for line in caption.split("\n")} and "寿司" not in str(captions)

@@ -59,20 +59,20 @@ def test_few_classes_are_shown_whole(capsys, tmp_path):
 
 
 def test_of_many_classes_the_worst_are_shown_and_all_are_written(capsys, tmp_path):
-    """Class n of 60 has n + 1 pictures, of which 5 are taken for the classes after it; the last has none."""
+    """Class n of 60 has n pictures, of which 5 are taken for the classes after it; so the first has none."""
     classes = [f"Straße {n}, und so weiter" for n in range(60)]
-    labels = [n for n in range(59) for _ in range(n + 1)]
-    taken_for = [n + [1, 1, 2, 3, 4][i] if i < 5 and n < 55 else n for n in range(59) for i in range(n + 1)]
+    labels = [n for n in range(60) for _ in range(n)]
+    taken_for = [n + [1, 1, 2, 3, 4][i] if i < 5 and n < 55 else n for n in range(60) for i in range(n)]
     table = tmp_path / "confusion.csv"
     lines = reported(capsys, classes, labels, taken_for, table)
     assert lines[4] == f"lowest recall of 60 classes; the whole confusion matrix is in {table}"
     assert sum(str(table) in line for line in lines) == 1 and max(map(len, lines)) < 200
     assert lines[5].split() == ["recall", "pictures", "most", "often", "taken", "for"]
-    assert [line[: len("Straße 0")] for line in lines[6:16]] == [f"Straße {n}" for n in range(10)]
-    assert lines[6] == "Straße 0, und so weiter       0.0%         1  Straße 1, und so weiter (1)"
-    others = ", ".join(f"Straße {n}, und so weiter ({count})" for n, count in ((8, 2), (9, 1), (10, 1)))
-    assert lines[13] == f"Straße 7, und so weiter      37.5%         8  {others} and 1 more"
-    assert lines[16:] == ["without a picture here: Straße 59, und so weiter"]
+    assert [line.split(",")[0] for line in lines[6:16]] == [f"Straße {n}" for n in range(1, 11)]
+    assert lines[6] == "Straße 1, und so weiter       0.0%         1  Straße 2, und so weiter (1)"
+    others = ", ".join(f"Straße {n}, und so weiter ({count})" for n, count in ((9, 2), (10, 1), (11, 1)))
+    assert lines[13] == f"Straße 8, und so weiter      37.5%         8  {others} and 1 more"
+    assert lines[16:] == ["without a picture here: Straße 0, und so weiter"]
     assert table.read_bytes().startswith("\ufefftruth,".encode()), "Excel sees by it that this is UTF-8"
     with open(table, encoding="utf-8-sig", newline="") as file:
         head, *rows = csv.reader(file)
