@@ -2,29 +2,29 @@
 
 import contextlib
 import hashlib
-import itertools
 import json
 import math
 import os
 import re
 import shutil
 import signal
-import statistics
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
 
-from utils import UsageError, checkpoints
+from utils import UsageError, checkpoints, listing
 from utils.model import ModelConfig
 from utils.training import TrainConfig, check_at_least, configs_for
 
-from .platforms import find_run, synchronise
+from . import distributed
+from .platforms import find_run
 from .wandb_log import MODES
 
 
@@ -50,6 +50,9 @@ class RunConfig(TrainConfig):
         device: `auto`, `cpu`, `cuda` or `mps`.
         compile: train through `torch.compile`: a minute or two of warm-up, then faster steps; on a CPU it needs
             a C++ compiler.
+        validate_every: epochs between validations; the last epoch is always validated.
+        validate_limit: validate on so many of the validation pictures, chosen at random, every class in its proportion;
+            0 is all.
         checkpoint_every: epochs between writings of `last.pt`, from which a run resumes.
         sample_every: epochs between galleries drawn with the averaged weights; 0 draws none.
         fid_every: epochs between rough FIDs, 25 samples of each class at 192 dims against the validation pictures,
@@ -64,6 +67,8 @@ class RunConfig(TrainConfig):
     data_root: str | None = None
     device: str = "auto"
     compile: bool = False
+    validate_every: int = 1
+    validate_limit: int = 0
     checkpoint_every: int = 1
     sample_every: int = 0
     fid_every: int = 0
@@ -72,13 +77,14 @@ class RunConfig(TrainConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        check_at_least(self, 1, "checkpoint_every")
-        check_at_least(self, 0, "sample_every", "fid_every")
+        check_at_least(self, 1, "validate_every", "checkpoint_every")
+        check_at_least(self, 0, "validate_limit", "sample_every", "fid_every")
         if self.wandb not in MODES:
             raise UsageError(f"unknown wandb mode {self.wandb!r}: choose from {', '.join(MODES)}")
         seconds_of(self.time_limit)
 
 
+TRAINED = ("*.pt", "*.safetensors", "metrics.jsonl")  # what there is in a run's folder once it has been trained
 OF_THE_RUN = {field.name for field in fields(RunConfig)} - {field.name for field in fields(TrainConfig)}
 
 
@@ -116,25 +122,6 @@ class StopRequest:
             signal.signal(number, handler)
 
 
-class Stopwatch:
-    """In the place of a `StopRequest`: times batches of the loop itself, and stops it when it has seen enough."""
-
-    WARM_UP, ENOUGH = 3, 20  # batches: in the first ones kernels are loaded, chosen, compiled
-
-    def __init__(self):
-        self.times = [time.perf_counter()]
-
-    def reason(self) -> str:
-        synchronise()
-        self.times.append(time.perf_counter())
-        warm = self.times[self.WARM_UP :]
-        return "measured" if len(warm) > self.ENOUGH or (len(warm) > 4 and warm[-1] - warm[0] > 10) else ""
-
-    def seconds_a_batch(self) -> float:
-        warm = self.times[self.WARM_UP :] if len(self.times) > self.WARM_UP + 1 else self.times
-        return statistics.median(after - before for before, after in itertools.pairwise(warm))
-
-
 class RunState:
     """All that a run needs to go on as if nothing had happened, at any batch of any epoch.
 
@@ -164,27 +151,17 @@ class RunState:
         return parts | {name: getattr(self, name) for name in self.NUMBERS}
 
     def load_state_dict(self, state: dict) -> None:
-        for name in self.PARTS:
-            if state[name]:  # no scaler's, from a run in float32 that goes on in float16: a new one begins
-                getattr(self, name).load_state_dict(state[name])
-        for name in self.NUMBERS:
-            setattr(self, name, state[name])
-
-    def load(self, folder: Path) -> None:
-        """Reads last.pt, or previous.pt where it is damaged. Raises UsageError if both are missing or damaged, or of
-        another architecture."""
+        """Raises UsageError if it is of another architecture."""
+        state = {"skipped": 0} | state  # older files do not count them
         try:
-            state = load_state(folder / "last.pt")
-        except UsageError as damage:
-            if not (folder / "previous.pt").exists():
-                raise
-            print(f"note: {damage}; going on from previous.pt")
-            state = load_state(folder / "previous.pt")
-        try:
-            self.load_state_dict({"skipped": 0} | state)  # older files do not count them
-        except (KeyError, RuntimeError, ValueError) as error:
+            for name in self.PARTS:
+                if state[name]:  # no scaler's, from a run in float32 that goes on in float16: a new one begins
+                    getattr(self, name).load_state_dict(state[name])
+            for name in self.NUMBERS:
+                setattr(self, name, state[name])
+        except (KeyError, TypeError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise UsageError(f"the run's last.pt does not fit its config.json ({reason})") from None
+            raise UsageError(f"the run's saved state does not fit its config.json ({reason})") from None
 
 
 def save_state(state: dict, path: str | Path) -> None:
@@ -195,12 +172,44 @@ def save_state(state: dict, path: str | Path) -> None:
 def load_state(path: str | Path) -> dict:
     """Reads what `save_state` wrote; UsageError when it is missing or damaged, or holds anything but data."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UsageError(f"there is no {path} to resume from") from None
     except Exception as error:  # torch.load has no common class for damaged files
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UsageError(f"{path} cannot be read as training state: {reason}") from None
+    if not isinstance(state, dict) or "epoch" not in state:
+        raise UsageError(f"{path} cannot be read as training state: it holds something else")
+    return state
+
+
+def state_to_go_on_from(folder: Path, run: str | Path, resume: bool) -> dict | None:
+    """That of last.pt, or of previous.pt where last.pt is missing or damaged; None for a new run, and for one that was
+    killed before it first saved. Raises UsageError rather than let a run begin over one that has been trained."""
+    trained = sorted(f.name for kind in TRAINED for f in folder.glob(kind) if f.stat().st_size)
+    if not resume:
+        if (folder / "config.json").exists():
+            raise UsageError(f"run {str(run)!r} exists already: add --resume to go on, or choose another --run")
+        if trained:
+            left = f"{folder} holds {listing(trained)} of a run whose config.json is lost"
+            raise UsageError(f"{left}: put it back and add --resume, or choose another --run")
+        return None
+    if not folder.is_dir():
+        raise UsageError(f"there is no run {str(run)!r} to resume")
+    damages = []
+    for name in ("last.pt", "previous.pt"):
+        try:
+            state = load_state(folder / name)
+        except UsageError as damage:
+            damages.append(str(damage))
+            continue
+        if damages and not distributed.rank():
+            print(f"note: {damages[0]}; going on from {name}, epoch {state['epoch']}", file=sys.stderr)
+        return state
+    if trained:
+        cure = "put one of them back, or begin another --run, with --init for these weights"
+        raise UsageError(f"{'; '.join(damages)}; but {folder} holds {listing(trained)}: {cure}")
+    return None
 
 
 def _link(file: Path, copy: Path) -> None:
@@ -225,46 +234,48 @@ def sole_writer(folder: Path) -> Iterator[None]:
 
 
 def write_config(folder: Path, values: dict) -> None:
-    """Writes config.json: {"model": ..., "train": ...}."""
+    """Writes config.json: {"model": ..., "train": ..., "classes": their names by label, "pictures": how many there are
+    to learn from}."""
     text = json.dumps(values, indent=2) + "\n"
-    checkpoints.write_atomically(folder / "config.json", lambda temporary: temporary.write_text(text))
+    checkpoints.write_atomically(folder / "config.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def read_values(folder: Path) -> dict:
+    """What `write_config` wrote; older runs lack the last two. Raises UsageError: missing or damaged."""
+    path = folder / "config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise UsageError(f"there is no run {str(folder.name)!r} to resume ({path} is missing)") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is damaged: {error}") from None
+    if not isinstance(values, dict) or not isinstance(values.get("train"), dict):
+        raise UsageError(f"{path} is damaged: it holds something else than a run's settings")
+    return values
 
 
 def read_config(run: str | Path) -> tuple[ModelConfig, RunConfig]:
     """The configs of a run. Raises UsageError if there is no such run or its config.json is damaged."""
-    path = find_run(run) / "config.json"
+    folder = find_run(run)
+    values = read_values(folder)
     try:
-        values = json.loads(path.read_text())
         return ModelConfig.from_dict(values["model"]), RunConfig(**values["train"])
-    except FileNotFoundError:
-        raise UsageError(f"there is no run {str(run)!r} to resume ({path} is missing)") from None
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise UsageError(f"{path} is damaged: {error}") from None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{folder / 'config.json'} is damaged: {error}") from None
 
 
-def read_metrics(path: Path) -> list[dict]:
-    """The lines of a metrics.jsonl so far. One that is half written is left for the next time."""
-    lines = []
-    with contextlib.suppress(FileNotFoundError):
-        for line in path.read_text(errors="replace").split("\n"):
-            with contextlib.suppress(json.JSONDecodeError):
-                lines.append(json.loads(line))
-    return lines
-
-
-def best_epoch(folder: Path) -> dict:
-    """The line of metrics.jsonl whose weights are in best.safetensors."""
-    return min(read_metrics(folder / "metrics.jsonl"), key=lambda line: line["validation_bpd"])
-
-
-def keep_metrics(folder: Path, count: int) -> None:
-    """Keeps the first lines of metrics.jsonl: those of epochs that were not saved will be written again."""
-    file = folder / "metrics.jsonl"
-    if file.exists():
-        lines = file.read_text().splitlines(keepends=True)[:count]
-        checkpoints.write_atomically(file, lambda temporary: temporary.write_text("".join(lines)))
+def learned_from(folder: Path) -> tuple[Sequence[str] | None, int | None]:
+    """The classes of a run by label, and from how many pictures it learns; None where it does not say. Older runs say
+    their classes in their weights only."""
+    values = read_values(folder) if (folder / "config.json").exists() else {}
+    if "classes" in values:
+        return values["classes"], values.get("pictures")
+    for name in ("last.safetensors", "best.safetensors"):
+        with contextlib.suppress(UsageError):
+            return checkpoints.load_model(folder / name).class_names, None
+    return None, None
 
 
 def seed_step(seed: int, step: int, process: int) -> None:
     """Seeds PyTorch's generators for one training step of one process, so that none of them is part of the state."""
-    torch.manual_seed((seed * 1_000_003 + step) * 1_000_003 + process)
+    torch.manual_seed(((seed * 1_000_003 + step) * 1_000_003 + process) % 2**64)

@@ -3,12 +3,9 @@
 import contextlib
 import copy
 import functools
-import json
 import math
-import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,14 +13,15 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from utils import UsageError, checkpoints, training
-from utils.data import UNKNOWN, ImageDataset, shifted, to_bytes, to_float
-from utils.device import memory_format, pick_device, pick_precision
+from utils import UsageError, checkpoints, listing, training
+from utils.data import UNKNOWN, ImageDataset, shifted, to_float
+from utils.device import check_compile, memory_format, pick_device, pick_precision
 from utils.figures import gallery, save_png
 from utils.model import ConditionalPixelCNN, ModelConfig
 
-from . import distributed, runs, wandb_log
-from .platforms import find_run, load_model, load_pictures
+from . import distributed, fid, metrics, runs, wandb_log
+from .minutes import epochs_before
+from .platforms import check_name, find_run, load_model, load_pictures
 from .runs import RunConfig, RunState, Stopped, StopRequest
 
 
@@ -39,44 +37,49 @@ def train(
     on_epoch: Callable[[dict], None] | None = None,
     minutes: float = 0,
 ) -> Path:
-    """Trains, validates each epoch, and leaves everything in the run's folder.
+    """Trains, validates, and leaves everything in the run's folder.
 
     Args:
         run: a name under checkpoints/runs/, or a folder.
-        resume: go on from the folder's `last.pt`.
+        resume: go on from the folder's `last.pt`, or from `previous.pt` where that is lost.
         on_epoch: called with each line of `metrics.jsonl` as a dict.
         minutes: if not 0, a new run gets as many epochs, instead of the config's, as end within so many minutes.
 
     Returns:
         the run's folder: config.json, metrics.jsonl, last.pt, last.safetensors and best.safetensors (averaged
-        weights; best by validation bits per dimension), gallery.png when sampled.
+        weights; best by validation bits per dimension, of the epochs that were validated), gallery.png when sampled.
 
     Raises:
-        UsageError: bad input, a run that exists already, none to resume, one that another process trains, too few
-            minutes for an epoch.
+        UsageError: bad input, a run that exists already, none to resume, one whose state is lost, one that another
+            process trains, other classes than the run's or those of `init`, too few minutes for an epoch.
         Diverged: the loss became NaN or infinite; the checkpoints are those of the last good epoch.
         Stopped: Ctrl-C, SIGTERM or the time limit; last.pt holds the very batch it stopped at.
     """
     begun = time.perf_counter()
+    check_name(run)
     first = distributed.rank() == 0  # the process that writes
     if first:
         find_run(run)  # copies it where it must
     distributed.wait()
     folder = find_run(run)
-    train_set, validation_set = (
-        load_pictures(config.dataset, split, config.data_root, model_config.image_size)
-        for split in ("train", "validation")
-    )
-    if config.train_limit:
-        train_set = train_set.subset(config.train_limit)
-    if bool((train_set.labels == UNKNOWN).any()):
-        raise UsageError(f"the training split of {config.dataset} has pictures without a label")
-    if not resume and (folder / "config.json").exists():
-        raise UsageError(f"run {str(run)!r} exists already: add --resume to go on, or choose another --run")
-    if resume and not folder.is_dir():
-        raise UsageError(f"there is no run {str(run)!r} to resume")
+    state = runs.state_to_go_on_from(folder, run, resume)
+    if state and state["epoch"] > config.epochs:
+        done = f"run {str(run)!r} has been trained for {state['epoch']} epochs"
+        raise UsageError(f"{done}, it cannot end at {config.epochs}: give --epochs {state['epoch']} or more")
+    begin_with = load_model(config.init) if config.init and not state else None
+    names, count, who = None, None, f"run {str(run)!r}"
+    if state:
+        names, count = runs.learned_from(folder)
+    elif begin_with:
+        names, who = begin_with.class_names, f"--init {config.init}"
+    train_set, validation_set, validated = _pictures(model_config, config, names, who)
+    if count not in (None, len(train_set)):
+        changed = f"{who} has learned from {count} pictures, now there are {len(train_set)}"
+        raise UsageError(f"{changed}: bring them back, or begin another --run, with --init for these weights")
     device = pick_device(config.device)
     precision = pick_precision(device, config.precision)
+    if config.compile:
+        check_compile(device)
     mode = wandb_log.resolve_mode(config.wandb) if first else "off"
 
     torch.manual_seed(config.seed)
@@ -87,10 +90,13 @@ def train(
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     run_state = RunState(model, averaged, optimizer, scaler)
     images, labels = train_set.images.to(device), train_set.labels.to(device)
-    if resume and (folder / "last.pt").exists():
-        run_state.load(folder)
+    if state:
+        run_state.load_state_dict(state)
+        if not (folder / "best.safetensors").exists():
+            run_state.best = math.inf  # else it might never be written again
+        del state  # as large as the run's own
     else:  # a new run, or one that was killed before it first saved
-        _begin(model, images, labels, config)
+        _begin(model, begin_with, images, labels, config)
         averaged.load_state_dict(model.state_dict())
     forward: Callable[[Tensor, Tensor], Tensor] = model
     if distributed.size() > 1:
@@ -108,14 +114,17 @@ def train(
             at_the_end.enter_context(runs.sole_writer(folder))
             for left_over in folder.glob(".*.tmp"):  # of a process that was killed while it saved
                 left_over.unlink()
-            runs.keep_metrics(folder, run_state.epoch)
+            metrics.keep_metrics(folder, run_state.epoch)
         stop = at_the_end.enter_context(StopRequest(runs.seconds_of(config.time_limit)))
         if minutes and not resume:
-            parts = (rest_of_epoch, steps_per_epoch, validate, validation_set, run_state, config, folder)
-            config = replace(config, epochs=_epochs_before(begun + 60 * minutes, *parts))
+            draw = functools.partial(draw_gallery, averaged, seed=config.seed)
+            parts = (rest_of_epoch, steps_per_epoch, validate, validated, draw, run_state, config, folder)
+            config = replace(config, epochs=epochs_before(begun + 60 * minutes, *parts))
         values = {"model": model_config.to_dict(), "train": asdict(config)}
         if first:
-            runs.write_config(folder, values)
+            runs.write_config(folder, values | {"classes": train_set.classes, "pictures": len(train_set)})
+            # from here on a run without it has lost it; a damaged one is not to become previous.pt
+            runs.save_state(run_state.state_dict(), folder / "last.pt")
         tracker = wandb_log.Tracker(mode, folder, values, train_set.classes)
         at_the_end.callback(tracker.finish, folder / "best.safetensors")
         while run_state.epoch < config.epochs:
@@ -123,11 +132,17 @@ def train(
             first_batch = run_state.batch
             train_bpd = rest_of_epoch(config, stop, folder)
             seconds = time.perf_counter() - started
-            validation_bpd, scores = validate(validation_set)
-            if not math.isfinite(validation_bpd):
-                raise Diverged(f"validation loss became {validation_bpd} in epoch {run_state.epoch + 1}")
             skipped, run_state.skipped = run_state.skipped, 0
             run_state.epoch, run_state.batch, run_state.total = run_state.epoch + 1, 0, 0.0
+            last, better, scores, validation = run_state.epoch == config.epochs, False, None, {}
+            if last or run_state.epoch % config.validate_every == 0:
+                bpd, scores = validate(validated)
+                validation = {"validation_bpd": round(bpd, 5), "validation_accuracy": round(scores.accuracy, 5)}
+                better, run_state.best = bpd < run_state.best, min(bpd, run_state.best)
+                if not math.isfinite(bpd):
+                    raise Diverged(f"validation loss became {bpd} in epoch {run_state.epoch}")
+            elif not all(bool(weights.isfinite().all()) for weights in averaged.parameters()):
+                raise Diverged(f"weights became NaN or infinite in epoch {run_state.epoch}")
             step = run_state.epoch * steps_per_epoch
             line = {
                 "epoch": run_state.epoch,
@@ -135,31 +150,28 @@ def train(
                 "lr": training.learning_rate(config, step - 1, steps_per_epoch),
                 "skipped_steps": skipped,  # their gradients overflowed in float16
                 "train_bpd": round(train_bpd, 5),
-                "validation_bpd": round(validation_bpd, 5),
-                "validation_accuracy": round(scores.accuracy, 5),
+                **validation,
                 "images_per_second": round((len(labels) - first_batch * config.batch_size) / seconds, 1),
                 "seconds": round(time.perf_counter() - started, 1),
                 "seconds_saving": round(run_state.seconds_saving, 2),  # what the save before this line took
                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             }
             if config.fid_every and run_state.epoch % config.fid_every == 0:
-                line |= _rough_fid(averaged, validation_set, config.seed)
-            better = validation_bpd < run_state.best
-            run_state.best = min(validation_bpd, run_state.best)
-            last = run_state.epoch == config.epochs
+                line |= fid.rough_fid(averaged, validation_set.images, config.seed)
+            drawing = config.sample_every and run_state.epoch % config.sample_every == 0
+            if drawing:  # before the line, so that who has read the last one need not wait for a gallery
+                draw_gallery(averaged, folder / "gallery.png", config.seed)
             stopping = distributed.anywhere(bool(stop.reason())) and not last
             if first:
-                with open(folder / "metrics.jsonl", "a") as file:
-                    file.write(json.dumps(line) + "\n")
+                metrics.add_metrics(folder, line)
                 if better:
                     checkpoints.save_model(averaged, folder / "best.safetensors")
                 if run_state.epoch % config.checkpoint_every == 0 or last or stopping:
                     checkpoints.save_model(averaged, folder / "last.safetensors")
                     run_state.save(folder)
                 tracker.log(line, scores)
-            if config.sample_every and run_state.epoch % config.sample_every == 0:
-                draw_gallery(averaged, folder / "gallery.png", config.seed)
-                tracker.gallery(folder / "gallery.png", step)
+                if drawing:
+                    tracker.gallery(folder / "gallery.png", step)
             if on_epoch and first:
                 on_epoch(line)
             if stopping:
@@ -171,7 +183,7 @@ def _train_epoch(run_state, forward, images, labels, precision, config, stop, fo
     """The rest of an epoch; -> mean bits per dimension over all of it. Order, flips and shifts follow from
     (seed, epoch)."""
     device, epoch = images.device, run_state.epoch
-    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
+    generator = torch.Generator().manual_seed((config.seed * 1_000_003 + epoch) % 2**64)
     order = torch.randperm(len(labels), generator=generator)
     flips = torch.rand(len(labels), generator=generator) < 0.5
     shifts = torch.randint(-config.shift, config.shift + 1, (2, len(labels)), generator=generator)
@@ -229,59 +241,32 @@ def _train_epoch(run_state, forward, images, labels, precision, config, stop, fo
     return total_of_all / len(labels)
 
 
-def _epochs_before(
-    end: float, rest_of_epoch: Callable, steps: int, validate: Callable, validation_set, run_state, config, folder
-) -> int:
-    """How many epochs end by that `time.perf_counter()`, validation, saving and galleries included. It trains for a
-    moment to know, and leaves the run as it was."""
-    before, watch = copy.deepcopy(run_state.state_dict()), runs.Stopwatch()
-
-    def timed(work: Callable, *args) -> float:
-        started = time.perf_counter()
-        work(*args)
-        return time.perf_counter() - started
-
-    folder.parent.mkdir(parents=True, exist_ok=True)  # on the disk that the run is kept on, but not in its folder
-    with tempfile.TemporaryDirectory(prefix=".measuring-", dir=folder.parent) as aside:
-        with contextlib.suppress(Stopped):
-            rest_of_epoch(config, watch, Path(aside))
-        run_state.load_state_dict(before)
-        few = validation_set.subset(32 * distributed.size())
-        validate(few.subset(distributed.size()))  # warms up
-        epoch = watch.seconds_a_batch() * steps + timed(validate, few) * len(validation_set) / len(few)
-        if config.sample_every:
-            epoch += timed(draw_gallery, run_state.averaged, Path(aside, "a.png"), config.seed) / config.sample_every
-        if not distributed.rank():
-            epoch += 1.5 * timed(run_state.save, Path(aside)) / config.checkpoint_every  # and the averaged weights
-    fitting = 0.95 * (end - time.perf_counter()) / epoch
-    fitting = int(distributed.total(torch.tensor(0.0 if distributed.rank() else fitting)))
-    if fitting < 1:
-        raise UsageError(f"an epoch takes about {epoch / 60:.2f} minutes: give more --minutes, or a --train-limit")
-    distributed.say(f"an epoch takes about {epoch / 60:.2f} minutes here: {fitting} fit")
-    return fitting
+def _pictures(
+    model_config: ModelConfig, config: RunConfig, names: Sequence[str] | None, who: str
+) -> tuple[ImageDataset, ImageDataset, ImageDataset]:
+    """Those to learn from, the validation split, and what is used of it. Their labels count along `names`, the classes
+    of `who`, if there are such names. Raises UsageError: other classes, labels that are missing."""
+    how = (config.data_root, model_config.image_size)
+    train_set = load_pictures(config.dataset, "train", *how, names, who)
+    validation_set = load_pictures(config.dataset, "validation", *how, train_set.classes, "its training split")
+    if len(train_set.classes) != model_config.num_classes:
+        has = f"{config.dataset} has {len(train_set.classes)} classes ({listing(train_set.classes)})"
+        raise UsageError(f"{has}, the network is made for {model_config.num_classes}")
+    if config.train_limit:
+        train_set = train_set.subset(config.train_limit)
+    if bool((train_set.labels == UNKNOWN).any()):
+        raise UsageError(f"the training split of {config.dataset} has pictures without a label")
+    validated = validation_set.subset(config.validate_limit) if config.validate_limit else validation_set
+    if bool((validated.labels == UNKNOWN).all()):
+        raise UsageError(f"none of the {len(validated)} validation pictures of {config.dataset} has a label")
+    return train_set, validation_set, validated
 
 
-def _rough_fid(model: ConditionalPixelCNN, validation_set: ImageDataset, seed: int, per_class: int = 25) -> dict:
-    """Entries for a line of metrics; none, and a warning, when the FID cannot be had. All processes must call it."""
-    from . import fid
-
-    labels = torch.arange(model.config.num_classes).repeat_interleave(per_class)
-    images = distributed.generate(model, labels, seed)
-    if distributed.rank():
-        return {}
-    try:
-        value = fid.fid_of_images(to_bytes(images.cpu()), validation_set.images, fid.COURSE_DIMS, images.device)
-    except Exception as error:  # a missing package or file, too little memory: the training matters more
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        print(f"warning: no FID in this epoch: {reason}", file=sys.stderr)
-        return {}
-    return {"fid": round(value, 3), "fid_dims": fid.COURSE_DIMS, "fid_counts": [len(labels), len(validation_set)]}
-
-
-def _begin(model: ConditionalPixelCNN, images: Tensor, labels: Tensor, config: RunConfig) -> None:
+def _begin(
+    model: ConditionalPixelCNN, given: ConditionalPixelCNN | None, images: Tensor, labels: Tensor, config: RunConfig
+) -> None:
     """Weights to begin with: those given, else data-dependent ones."""
-    if config.init:
-        given = load_model(config.init)
+    if given:
         fitting = replace(model.config, dropout=given.config.dropout)
         if "early" not in fitting.fusion:  # all else is convolutions and channels
             fitting = replace(fitting, image_size=given.config.image_size)

@@ -14,7 +14,7 @@ import pytest
 from conftest import pixels, tiny, wait_for
 from PIL import Image
 
-from kit.runs import read_metrics
+from kit.metrics import read_metrics
 from kit.train import train
 from kit.widgets.dashboard import TrainingDashboard
 
@@ -156,21 +156,73 @@ def test_on_colab_train_moves_it_after_each_epoch(shown, colab, picture_folder, 
 
 def test_the_latest_gallery_stands_below_the_curves(shown, tmp_path):
     folder = tmp_path / "run"
-    begin(folder, epochs=1, sample_every=1)
-    board = TrainingDashboard(folder, interval=0.02)
+    begin(folder, epochs=2, sample_every=1)
+    board = TrainingDashboard(folder, interval=60)
     without = Image.open(io.BytesIO(board.picture.value)).height
+    for height, colour in ((90, "black"), (20, (0, 114, 178))):
+        Image.new("RGB", (30, height), colour).save(folder / "gallery.png")
+        assert not board.look()
+        with Image.open(io.BytesIO(board.picture.value)) as picture:
+            assert -5 < picture.height - without - height < 5  # without a gallery a line of one pixel stands there
+    assert Image.open(io.BytesIO(board.picture.value)).getpixel((10, picture.height - 10)) == (0, 114, 178)
+    (folder / "gallery.png").write_bytes((folder / "gallery.png").read_bytes()[:40])
+    assert not board.look() and Image.open(io.BytesIO(board.picture.value)).height == without, "a damaged one is none"
+    board.close()
+
+
+@pytest.mark.parametrize("damage", ["config.json", "metrics.jsonl"])
+def test_it_ends_when_the_last_line_is_there_whatever_stands_around_it(shown, tmp_path, damage):
+    """An old gallery: a clock went backwards, or files were copied. A byte-order mark. What a power cut leaves."""
+    folder = tmp_path / "run"
+    begin(folder, epochs=3, sample_every=1)
     Image.new("RGB", (30, 90)).save(folder / "gallery.png")
-    os.utime(folder / "gallery.png", (1, 1))  # of an earlier epoch
-    (folder / "metrics.jsonl").write_text(json.dumps(LINE | {"epoch": 1}) + "\n")
-    wait_for(lambda: "finished" in board.note.value, seconds=120)
-    assert not board.look() and board.thread.is_alive(), "the last epoch's gallery is still to come"
-    temporary = folder / "new.png"
-    Image.new("RGB", (30, 20), (0, 114, 178)).save(temporary)
-    os.replace(temporary, folder / "gallery.png")
+    os.utime(folder / "gallery.png", (1, 1))
+    lines = [json.dumps({"epoch": epoch} | LINE) for epoch in (1, 2, 3)]
+    if damage == "config.json":
+        text = (folder / "config.json").read_text()
+        (folder / "config.json").write_text(text, encoding="utf-8-sig")
+    else:
+        lines = ["\ufeff" + lines[0], "[4]", "7", "null", lines[1], lines[1][:50] + lines[2], "\0" * 50]
+    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    board = TrainingDashboard(folder, interval=0.02)
     board.thread.join(timeout=60)
-    with Image.open(io.BytesIO(board.picture.value)) as picture:
-        assert 15 < picture.height - without < 25  # without a gallery a line of one pixel stands there
-        assert picture.getpixel((10, picture.height - 10)) == (0, 114, 178)
+    assert not board.thread.is_alive() and [line["epoch"] for line in board.lines] == [1, 2, 3]
+    assert "epoch 3 of 3" in board.note.value and "finished" in board.note.value
+
+
+def test_a_config_that_comes_late_or_is_damaged_for_a_while(shown, tmp_path):
+    folder = tmp_path / "run"
+    begin(folder, epochs=1)
+    good = (folder / "config.json").read_text()
+    (folder / "metrics.jsonl").write_text(json.dumps(LINE | {"epoch": 1}) + "\n")
+    for bad in ("", "\0" * 40, "[1]", '{"train": 3}', good[:20]):
+        (folder / "config.json").write_text(bad)
+        board = TrainingDashboard(folder, interval=60)
+        assert "There is no run" in board.note.value
+        board.close()
+    board = TrainingDashboard(folder, interval=60)
+    (folder / "config.json").write_text(good)
+    assert board.look() and "finished" in board.note.value
+    board.close()
+
+
+def test_epochs_that_were_not_validated(shown, tmp_path):
+    """Every sixth is, in 60 s; the others take 30 s."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"train": {"epochs": 10, "sample_every": 0, "validate_every": 6}}))
+    plain = {name: value for name, value in LINE.items() if not name.startswith("validation")} | {"seconds": 30.0}
+    lines = [(plain if epoch % 6 else LINE) | {"epoch": epoch} for epoch in range(1, 9)]
+    words = {
+        1: "Training 6.500 bits per dimension, not validated yet; written",
+        6: "Training 6.500, validation 6.000 bits per dimension, accuracy 50.0%; written",
+        8: "about 1.2 min left. Training 6.500, validation of epoch 6 6.000 bits per dimension, accuracy 50.0%;",
+    }
+    for count, expected in words.items():
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines[:count]))
+        board = TrainingDashboard(folder, interval=60)
+        assert expected in board.note.value, board.note.value
+        board.close()
 
 
 def test_a_run_of_train_itself(shown, picture_folder, tmp_path):

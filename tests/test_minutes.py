@@ -5,7 +5,7 @@ import json
 import pytest
 from conftest import TIMING, tiny
 
-from kit import runs
+from kit import minutes, runs
 from kit import train as loop
 from kit.__main__ import main
 from kit.train import train
@@ -35,19 +35,31 @@ def clock(monkeypatch):
     monkeypatch.setattr(training, "train_step", takes(lambda *_: next(batches, 2.0), training.train_step))
     monkeypatch.setattr(training, "validate", takes(lambda _, pictures: 0.5 * len(pictures), training.validate))
     monkeypatch.setattr(runs.RunState, "save", takes(4.0, runs.RunState.save))
-    monkeypatch.setattr(loop, "draw_gallery", takes(6.0, lambda *_: None))
+    monkeypatch.setattr(loop, "draw_gallery", takes(6.0, lambda *_, **__: None))
     return now
 
 
 def test_the_epochs_are_those_that_fit(picture_folder, tmp_path, clock, capsys):
     """12 batches of a picture are 24 s, 6 validated pictures 3 s, saving every 2nd epoch 3 s, a gallery every 3rd 2 s:
-    32 s an epoch, of which 6 minutes hold 11, and 8 with a twentieth to spare and what the measurement took."""
+    32 s an epoch, of which 6 minutes hold 11, and 8 with a twentieth to spare, what the measurement took and a save
+    before the first epoch."""
     configs = tiny(picture_folder, batch_size=1, checkpoint_every=2, sample_every=3, schedule="cosine")
     folder = train(*configs, tmp_path / "run", minutes=6)
     measuring = 3 * 10 + 9 * 2 + 1 + 3 + 6 + 4  # an epoch of 12 batches, 2 and 6 pictures, a gallery, a save
-    assert json.loads((folder / "config.json").read_text())["train"]["epochs"] == int(0.95 * (360 - measuring) / 32)
+    assert json.loads((folder / "config.json").read_text())["train"]["epochs"] == int(
+        (0.95 * (360 - measuring) - 4) / 32
+    )
     assert 300 < clock[0] - 1000 <= 360, "it ends in time"
     assert "an epoch takes about 0.53 minutes here: 8 fit" in capsys.readouterr().out
+
+
+def test_an_epoch_bears_its_part_of_a_validation_and_the_last_one_has_its_own(picture_folder, tmp_path, clock):
+    """24 s of batches, a third of the 2 s that 4 pictures take, 6 s for saving: 30.67 s an epoch."""
+    configs = tiny(picture_folder, batch_size=1, validate_every=3, validate_limit=4)
+    folder = train(*configs, tmp_path / "run", minutes=6)
+    measuring = 3 * 10 + 9 * 2 + 0.5 + 2 + 4
+    epochs = int((0.95 * (360 - measuring) - 4 - 2) / (24 + 2 / 3 + 1.5 * 4))
+    assert len(lines(folder)) == epochs and 300 < clock[0] - 1000 <= 360
 
 
 def test_it_is_the_run_of_so_many_epochs_bit_for_bit(picture_folder, tmp_path, clock):
@@ -76,7 +88,7 @@ def test_a_run_killed_while_it_measures_leaves_nothing_to_resume(picture_folder,
 
     configs = tiny(picture_folder, batch_size=1, epochs=2)
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(runs.Stopwatch, "ENOUGH", 2)  # the measured part of the epoch ends, and has saved
+        patch.setattr(minutes.Stopwatch, "ENOUGH", 2)  # the measured part of the epoch ends, and has saved
         patch.setattr(training, "validate", validate)
         train(*configs, tmp_path / "run", minutes=5)
     assert not (tmp_path / "run").exists() and not list(tmp_path.glob(".measuring-*"))

@@ -80,7 +80,8 @@ def test_the_table_and_the_figure(tmp_path, capsys):
     del done["fusion=film+late,seed=2"]  # not finished yet
     for name, point in done.items():
         best = {"epoch": 2, "validation_bpd": bits[point["fusion"]][point["seed"]], "validation_accuracy": 0.5}
-        lines = [best | {"validation_bpd": 7.0}, best, best | {"validation_bpd": 5.0, "validation_accuracy": 0.9}]
+        others = {"epoch": 1, "validation_bpd": 7.0}, {"epoch": 3, "validation_bpd": 5.0, "validation_accuracy": 0.9}
+        lines = [best | others[0], best, best | others[1]]
         (tmp_path / name).mkdir()
         (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     sweep.summarise(tmp_path, grid, done)

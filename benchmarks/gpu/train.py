@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
+from kit.metrics import best_epoch, read_metrics
 from kit.platforms import machine
-from kit.runs import RunConfig, Stopped, best_epoch, read_config, read_metrics, run_configs
+from kit.runs import RunConfig, Stopped, read_config, run_configs
 from kit.train import draw_gallery, train
 from utils import UsageError, checkpoints
 from utils.device import pick_precision

@@ -2,17 +2,19 @@
 
 import contextlib
 import io
-import json
+import math
 import statistics
 import threading
 from pathlib import Path
 
 from PIL import Image
 
+from utils import UsageError
 from utils.figures import PALETTE, style
 
+from ..metrics import read_metrics, validated
 from ..platforms import runs_folder
-from ..runs import read_metrics
+from ..runs import read_values
 from .base import Shown, threads_are_shown, to_png
 
 ON_COLAB = " On Colab this moves only while a cell calls follow() or look()."
@@ -60,16 +62,16 @@ class TrainingDashboard(Shown):
             pass
 
     def look(self) -> bool:
-        """Reads the files, redraws if they have changed; -> the run is finished, its last gallery included."""
+        """Reads the files, redraws if they have changed; -> the run is finished: the last epoch's line is written, and
+        before it the last gallery was."""
         with self.looking:
-            config, metrics, gallery = {}, self.folder / "metrics.jsonl", self.folder / "gallery.png"
-            with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-                config = json.loads((self.folder / "config.json").read_text())["train"]
-            self.lines = read_metrics(metrics)
-            drawn = gallery.read_bytes() if gallery.exists() else b""
-            finished = bool(self.lines) and self.lines[-1]["epoch"] == config.get("epochs")
-            if finished and config["sample_every"] and config["epochs"] % config["sample_every"] == 0:
-                finished = bool(drawn) and gallery.stat().st_mtime >= metrics.stat().st_mtime  # it comes after the line
+            config, drawn = {}, b""
+            with contextlib.suppress(UsageError):  # not there yet, or damaged
+                config = read_values(self.folder)["train"]
+            self.lines = read_metrics(self.folder / "metrics.jsonl")
+            with contextlib.suppress(OSError):
+                drawn = (self.folder / "gallery.png").read_bytes()
+            finished = bool(self.lines) and self.lines[-1]["epoch"] >= config.get("epochs", math.inf)
             if self.seen != (found := (config, self.lines, drawn, finished)):
                 self.say(self._sentence(config) + ("" if finished or threads_are_shown() else ON_COLAB))
                 self.picture.value = self._png(config, drawn)
@@ -82,35 +84,45 @@ class TrainingDashboard(Shown):
             return f"There is no run {name!r} yet; its curves will appear here when it begins."
         if not self.lines:
             return f"Run {name!r} has begun; its first epoch is under way."
-        last, epochs = self.lines[-1], config["epochs"]
+        last, scored, epochs = self.lines[-1], validated(self.lines)[-1:], config["epochs"]
         skipped = sum(line.get("skipped_steps", 0) for line in self.lines)  # older runs do not count them
-        left = (epochs - last["epoch"]) * statistics.median(line["seconds"] for line in self.lines[-5:])
+        recent = self.lines[-max(5, config.get("validate_every", 1)) :]  # epochs that are validated take longer
+        left = max(0, epochs - last["epoch"]) * statistics.mean(line["seconds"] for line in recent)
+        validation = " bits per dimension, not validated yet"
+        if scored:
+            of = "" if scored[0] is last else f" of epoch {scored[0]['epoch']}"
+            validation = f", validation{of} {scored[0]['validation_bpd']:.3f} bits per dimension, accuracy"
+            validation += f" {scored[0]['validation_accuracy']:.1%}"
         return (
             f"Run {name!r}: epoch {last['epoch']} of {epochs}, {last['images_per_second']:.0f} images/s, "
             + (f"about {left / 60:.1f} min left" if left else "finished")
-            + f". Training {last['train_bpd']:.3f}, validation {last['validation_bpd']:.3f} bits per dimension, "
-            f"accuracy {last['validation_accuracy']:.1%}; written {last['time']}."
+            + f". Training {last['train_bpd']:.3f}{validation}; written {last['time']}."
             + (f" {skipped} steps were skipped, since float16 overflowed." if skipped else "")
         )
 
     def _png(self, config: dict, gallery: bytes) -> bytes:
         from matplotlib.figure import Figure  # not pyplot, whose state belongs to the main thread
 
-        names = ("epoch", "train_bpd", "validation_bpd", "validation_accuracy")
-        epochs, train, validation, accuracy = ([line[name] for line in self.lines] for name in names)
+        scored = validated(self.lines)
+        epochs, train = ([line[name] for line in self.lines] for name in ("epoch", "train_bpd"))
+        of, bits, accuracy = (
+            [line[name] for line in scored] for name in ("epoch", "validation_bpd", "validation_accuracy")
+        )
         figure = Figure(figsize=(10, 3.2), dpi=90, layout="constrained")
         left, right = figure.subplots(1, 2)
         for axis in (left, right):
             axis.set(xlabel="epoch", xlim=(0.5, config.get("epochs", 1) + 0.5))
             axis.xaxis.get_major_locator().set_params(integer=True)
         left.plot(epochs, train, "o-", ms=4, label="training")
-        left.plot(epochs, validation, "s--", ms=4, label="validation")
+        left.plot(of, bits, "s--", ms=4, label="validation")
         left.set(ylabel="bits per dimension")
         left.legend(frameon=False)
-        right.plot(epochs, [100 * share for share in accuracy], "s--", ms=4, color=PALETTE[1])
+        right.plot(of, [100 * share for share in accuracy], "s--", ms=4, color=PALETTE[1])
         right.set(ylabel="validation accuracy, %", ylim=(0, 105))
         curves = Image.open(io.BytesIO(to_png(figure)))
-        drawn = Image.open(io.BytesIO(gallery)) if gallery else Image.new("RGB", (1, 1))
+        drawn = Image.new("RGB", (1, 1))
+        with contextlib.suppress(OSError):  # there is none, or it is damaged
+            drawn = Image.open(io.BytesIO(gallery)).convert("RGB")
         sheet = Image.new("RGB", (max(curves.width, drawn.width), curves.height + drawn.height), "white")
         sheet.paste(curves.convert("RGB"), (0, 0))
         sheet.paste(drawn, (0, curves.height))
