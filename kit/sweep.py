@@ -14,8 +14,10 @@ import numpy as np
 
 from utils import UsageError, checkpoints
 
-from .platforms import KIT, runs_folder
-from .runs import StopRequest, best_epoch, load_state, read_config
+from .console import MAIN
+from .metrics import best_epoch
+from .platforms import runs_folder
+from .runs import StopRequest, load_state, read_config
 
 Results = dict[str, list[np.ndarray]]  # for each setting its runs: (validation bits, accuracy in percent) of each
 
@@ -25,7 +27,7 @@ def read_grid(path: str | Path) -> dict[str, list]:
     import yaml
 
     try:
-        sweep = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        sweep = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}; the kit's own sweeps are in sweeps/") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -103,7 +105,7 @@ def run(path: str | Path, settings_of: Callable[[list[str]], dict], limit: int |
     with StopRequest(math.inf) as stop:
         for number, name in enumerate(left[:limit], start=1):
             print(f"\n[{number}/{len(left[:limit])}] {name}", flush=True)
-            command = [sys.executable, "-m", "kit", "train", "--run", f"{path.stem}/{name}", *flags(wanted[name])]
+            command = [sys.executable, MAIN, "train", "--run", f"{path.stem}/{name}", *flags(wanted[name])]
             status = run_child(command + ["--resume"] * (folder / name / "config.json").exists(), stop)
             if stop.reason():
                 break
@@ -126,7 +128,7 @@ def run_child(command: list[str], stop: StopRequest) -> int:
     time at once. It has a session of its own, because a terminal's Ctrl-C would else reach it twice."""
     if stop.reason():  # between two points
         return 130
-    child = subprocess.Popen(command, cwd=KIT, start_new_session=True)
+    child = subprocess.Popen(command, start_new_session=True)
     asked = False
     while True:
         try:
@@ -160,7 +162,7 @@ def summarise(folder: Path, grid: dict[str, list], done: dict[str, dict]) -> Non
         note = "The same runs, averaged over all parameters but the one, into one for each seed."
         parts += ["", *rows(averages), "", note]
     table = "\n".join(parts) + "\n"
-    checkpoints.write_atomically(folder / "table.md", lambda temporary: temporary.write_text(table))
+    checkpoints.write_atomically(folder / "table.md", lambda temporary: temporary.write_text(table, encoding="utf-8"))
     draw(folder / "figure.png", results)
     print(f"\n{table}\n{folder / 'table.md'} and figure.png hold this", flush=True)
 
