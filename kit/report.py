@@ -19,8 +19,9 @@ from torch import Tensor
 from utils import UsageError, checkpoints, classify, data, device, figures, mixture, sampling
 from utils.model import ConditionalPixelCNN
 
+from .metrics import best_epoch, read_metrics, validated
 from .platforms import KIT, find_weights, load_model, load_pictures, machine
-from .runs import RunConfig, best_epoch, read_config, read_metrics
+from .runs import RunConfig, read_config
 from .scores import NAMED, draw_confusion, lowest, percent, wilson_interval
 from .widgets.base import captioned, to_png
 
@@ -68,7 +69,7 @@ def examine(
     if (file.parent / "config.json").is_file():
         config = read_config(file.parent.resolve())[1]
         lines = read_metrics(file.parent / "metrics.jsonl")
-        if lines and file.name == "best.safetensors":
+        if validated(lines) and file.name == "best.safetensors":
             epoch = f" of epoch {best_epoch(file.parent)['epoch']}"
     if dataset is None:
         if config is None and name not in checkpoints.SHIPPED:
@@ -173,16 +174,17 @@ def settings(examined: list[Examined]) -> None:
 def curves(examined: list[Examined]) -> None:
     figure = new_figure(2, 3.2)
     bits, accuracy = figure.subplots(1, 2)
-    names = ("epoch", "train_bpd", "validation_bpd", "validation_accuracy")
     for each, colour in zip(examined, figures.PALETTE, strict=False):
         if not each.lines:
             sentence(f"{each.name} has no metrics.jsonl, so there are no curves of it.")
             continue
-        epochs, train, validation, right = ([line[name] for line in each.lines] for name in names)
+        epochs, train = ([line[name] for line in each.lines] for name in ("epoch", "train_bpd"))
+        names = ("epoch", "validation_bpd", "validation_accuracy")
+        of, validation, right = ([line[name] for line in validated(each.lines)] for name in names)
         style, name = {"color": colour, "ms": 4}, figures.plain(each.name)
         bits.plot(epochs, train, "o-", label=f"{name}, training", **style)
-        bits.plot(epochs, validation, "s--", label=f"{name}, validation", **style)
-        accuracy.plot(epochs, right, "s--", label=name, **style)
+        bits.plot(of, validation, "s--", label=f"{name}, validation", **style)
+        accuracy.plot(of, right, "s--", label=name, **style)
     if bits.lines:
         for axis, what in (bits, "bits per dimension"), (accuracy, "validation accuracy"):
             axis.set(xlabel="epoch", ylabel=what)
@@ -267,12 +269,13 @@ def timing(examined: list[Examined]) -> None:
     for each in examined:
         trained = {}
         if each.lines and each.config:
-            seconds = [line["seconds"] for line in each.lines]
+            seconds, every = [line["seconds"] for line in each.lines], each.config.validate_every
+            validation = "included" if every == 1 else f"included in one of {every}"
             speed = statistics.median(line["images_per_second"] for line in each.lines)
             trained = {
                 "epochs trained": f"{each.lines[-1]['epoch']} of {each.config.epochs}",
                 "training, median": f"{speed:.1f} pictures/s",
-                "an epoch, median": f"{statistics.median(seconds):.1f} s, validation included",
+                "an epoch, median": f"{statistics.median(seconds):.1f} s, validation {validation}",
                 "all epochs": f"{sum(seconds) / 60:.1f} minutes",
             }
         columns.append((each.name, trained | each.times))
