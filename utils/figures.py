@@ -1,17 +1,16 @@
 """Pictures that people look at."""
 
 import functools
-import sys
 import unicodedata
 from pathlib import Path
 
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from . import listing
 from .checkpoints import write_atomically
 from .data import to_bytes
+from .pictures import note
 
 # Okabe and Ito's colours, which colour-blind people tell apart; the n-th class has the n-th
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
@@ -63,7 +62,7 @@ def drawable(class_names: tuple[str, ...]) -> tuple[str, ...]:
     if told:
         lacking = sorted({repr(letter) for name in class_names for letter in name if not can_draw(letter)})
         reason = f"the font lacks {listing(lacking)}" if lacking else "some names would look alike"
-        print(f"note: {reason}, so pictures show numbers: {listing(told)}", file=sys.stderr)
+        note(f"{reason}, so pictures show numbers: {listing(told)}")
     return shown
 
 
@@ -75,17 +74,17 @@ def plain(text: str) -> str:
 
 
 def gallery(images: Tensor, labels: Tensor, class_names: tuple[str, ...], zoom: int = 3) -> Image.Image:
-    """One row of pictures for each class, its name at the left. images: (N, 3, S, S) in [-1, 1]; labels: (N,)."""
+    """One row for each class that has pictures, its name at the left. images: (N, 3, S, S) in [-1, 1]; labels: (N,)."""
     size, gap, names = images.shape[-1] * zoom, 2 * zoom, drawable(tuple(class_names))
     font = lettering(max(8, min(size // 6, 16)))
     margin = gap + max(int(font.getlength(name)) for name in names) + gap
-    columns = int(torch.bincount(labels.cpu()).max())
-    sheet = Image.new("RGB", (margin + columns * (size + gap), gap + len(class_names) * (size + gap)), "white")
+    there, counts = labels.unique(return_counts=True)
+    sheet = Image.new("RGB", (margin + int(counts.max()) * (size + gap), gap + len(there) * (size + gap)), "white")
     pen = ImageDraw.Draw(sheet)
-    for row, name in enumerate(names):
+    for row, label in enumerate(there.tolist()):
         top = gap + row * (size + gap)
-        pen.text((gap, top + size // 2), name, fill="black", font=font, anchor="lm")
-        for column, index in enumerate((labels == row).nonzero().flatten().tolist()):
+        pen.text((gap, top + size // 2), names[label], fill="black", font=font, anchor="lm")
+        for column, index in enumerate((labels == label).nonzero().flatten().tolist()):
             tile = to_picture(images[index]).resize((size, size), Image.Resampling.NEAREST)
             sheet.paste(tile, (margin + column * (size + gap), top))
     return sheet

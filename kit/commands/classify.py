@@ -4,12 +4,13 @@ from pathlib import Path
 from utils import UsageError, listing
 from utils.classify import log_posterior
 from utils.data import to_float
+from utils.figures import shortened
 from utils.pictures import SYSTEM_NAMES, find_pictures, read_images, say_left_out
 
 from ..classifier import Classifier
 from ..distributed import say
 
-SHOWN = 5  # probabilities in a line
+SHOWN = 4  # probabilities in a line
 
 
 def run(*files: str, options: Classifier) -> None:
@@ -28,7 +29,7 @@ def run(*files: str, options: Classifier) -> None:
         nats = options.log_likelihoods(models, to_float(images)).mean(dim=0)
         for file, row in zip(whole, log_posterior(nats, options.prior_of(len(names))).exp(), strict=True):
             shown = row.argsort(descending=True)[:SHOWN].tolist() if len(row) > SHOWN else range(len(row))
-            chances = "  ".join(f"{names[label]} {row[label]:.4f}" for label in shown)
+            chances = "  ".join(f"{shortened(names[label], 24)} {row[label]:.4f}" for label in shown)
             say(f"{file}: {names[int(row.argmax())]}   ({chances})")
     if broken:
         those = listing(f"{file} ({why})" for file, why in broken.items())
