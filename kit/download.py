@@ -1,6 +1,7 @@
 """Data sets from the network, when asked for: every file is checked, and a folder is laid down whole or not at all."""
 
 import contextlib
+import errno
 import http.client
 import io
 import os
@@ -8,7 +9,6 @@ import re
 import shutil
 import socket
 import stat
-import tempfile
 import time
 import zipfile
 import zlib
@@ -20,6 +20,7 @@ from utils.data import FOLDER as DATA
 MANIFEST = DATA / "cpen455.sha256"  # as sha256sum writes it, paths relative to the data set's folder
 URL = "https://codeload.github.com/DSL-Lab/CPEN455HW-2024W2/zip/164cace187ba1fc97c8a39f017ee80d475d8b102"
 LIMIT = 256 * 2**20  # bytes: more than the archive, or what is in it, could be
+HERE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EEXIST, errno.ENOTDIR}  # not the network's faults
 OTHER = "start again, or give another address with --url"
 
 
@@ -175,18 +176,15 @@ def download_cifar10(root: str | Path | None = None, url: str | None = None, tim
     url = CIFAR10.url if url is None else url
     _check_scheme(url)
     official = type("CIFAR10", (CIFAR10,), {"url": url})
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=root).close()
-    except OSError as error:
-        cure = "choose a folder with --root DIR, and give it as --data-root"
-        raise UsageError(f"cannot write {root}: {error.strerror}; {cure}") from None
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(timeout)  # torchvision sets none
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # its own lines differ from release to release
             counts = [len(official(str(root), train=train, download=True)) for train in (True, False)]
     except (OSError, RuntimeError, http.client.HTTPException, UnicodeError) as error:
+        if isinstance(error, OSError) and error.errno in HERE:
+            cure = "mend that, or choose a folder with --root DIR and give it as --data-root too"
+            raise UsageError(f"cannot write {root}: {error.strerror}; {cure}") from None
         raise UsageError(f"{_plain(url)} did not come whole into {root}: {_reason(error, timeout)}; {OTHER}") from None
     finally:
         socket.setdefaulttimeout(before)

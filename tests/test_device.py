@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -41,8 +42,17 @@ def test_a_compiler_that_does_not_work_is_found_by_trying(tmp_path):
         assert done.stdout == "" and done.stderr.startswith("Traceback"), done.stderr
 
 
-def test_a_compiler_that_works(monkeypatch):
+def test_a_compiler_that_works_is_tried_in_silence(monkeypatch, capsys, caplog):
     asked = []
-    monkeypatch.setattr(torch, "compile", lambda function, **_how: asked.append(function) or function)
+
+    def compile_loudly(function, **_how):
+        asked.append(function)
+        logging.getLogger("torch._inductor").warning("loud")
+        warnings.warn("loud", stacklevel=1)
+        print("loud", file=sys.stderr)
+        return function
+
+    monkeypatch.setattr(torch, "compile", compile_loudly)
     device.check_compile(torch.device("cpu"))
     assert len(asked) == 1 and not logging.root.manager.disable
+    assert capsys.readouterr() == ("", "") and caplog.records == []

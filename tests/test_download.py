@@ -401,7 +401,10 @@ def test_a_failing_rename_puts_the_old_folder_back(server, files, target, monkey
         rename(source, destination)
 
     monkeypatch.setattr(os, "rename", failing)
-    with pytest.raises(UsageError, match=r"cannot write .*cpen455: .*Permission denied.*; mend that and start again"):
+    with pytest.raises(
+        UsageError,
+        match=r"cannot write .*cpen455: .*Permission denied.*; mend that, or choose a folder with --root DIR",
+    ):
         download_cpen455(target, server.url)
     assert contents(target) == old
     monkeypatch.undo()
@@ -425,8 +428,30 @@ def test_an_empty_folder_is_filled(server, files, target):
 
 def test_nowhere_to_write(server, files, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match=r"cannot write .*(Not a directory|File exists).*; mend that and start"):
+    with pytest.raises(
+        UsageError, match=r"cannot write .*(Not a directory|File exists).*; mend that, or choose a folder with --root"
+    ):
         download_cpen455(tmp_path / "file" / "cpen455", server.url)
+
+
+def test_a_file_in_the_folders_place_stays(server, tmp_path):
+    (tmp_path / "file").write_text("years of work")
+    with pytest.raises(UsageError, match=r"file is a file: give a folder with --root"):
+        download_cpen455(tmp_path / "file", server.url)
+    assert (tmp_path / "file").read_text() == "years of work" and server.log == []
+
+
+def test_a_kit_that_may_not_be_written(server, monkeypatch, target):
+    """As a lab's shared installation: the message names the ways out."""
+
+    def refuse(*_args, **_more):
+        raise PermissionError(13, "Permission denied", "/shut")
+
+    monkeypatch.setattr("kit.download._fetch", refuse)
+    with pytest.raises(
+        UsageError, match=r"cannot write .*: Permission denied; .* --root DIR and name it in \$CPEN455_"
+    ):
+        download_cpen455(target, server.url)
 
 
 def test_a_full_disk(server, files, target):
@@ -437,7 +462,9 @@ def test_a_full_disk(server, files, target):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (40000, before[1]))
-        with pytest.raises(UsageError, match=r"cannot write .*File too large.*; mend that and start again"):
+        with pytest.raises(
+            UsageError, match=r"cannot write .*File too large.*; mend that, or choose a folder with --root DIR"
+        ):
             download_cpen455(target, server.url)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -541,6 +568,12 @@ def small_cifar10(server, monkeypatch) -> np.ndarray:
     monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5s["test_batch"]]])
     monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": md5s["batches.meta"]})
     return pictures[:4]
+
+
+def test_cifar10_where_nothing_may_be_written(server, small_cifar10, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"cannot write .*file: File exists; .* --root DIR .* --data-root"):
+        download_cifar10(tmp_path / "file", server.url)
 
 
 def test_cifar10(server, small_cifar10, tmp_path, capsys):
