@@ -16,6 +16,7 @@ from pathlib import Path
 
 from utils import UsageError
 from utils.data import FOLDER as DATA
+from utils.pictures import visible
 
 MANIFEST = DATA / "cpen455.sha256"  # as sha256sum writes it, paths relative to the data set's folder
 URL = "https://codeload.github.com/DSL-Lab/CPEN455HW-2024W2/zip/164cace187ba1fc97c8a39f017ee80d475d8b102"
@@ -44,7 +45,7 @@ def download_cpen455(target: str | Path | None = None, url: str | None = None, t
     try:
         if target.is_file():
             raise UsageError(f"{target} is a file: give a folder with --root")
-        if target.is_dir() and any(target.iterdir()):
+        if target.is_dir() and visible(target):
             wrong = _wrong(target, manifest)
             if not wrong:
                 return print(f"{target} is complete, {len(manifest)} files: nothing to do")

@@ -426,6 +426,15 @@ def test_an_empty_folder_is_filled(server, files, target):
     assert_arrived(target, files)
 
 
+def test_a_folder_that_only_a_system_has_written_to_is_filled(server, files, target):
+    target.mkdir(parents=True)
+    (target / ".DS_Store").write_bytes(b"Bud1")
+    download_cpen455(target, server.url)
+    assert_arrived(target, files)
+    (aside,) = target.parent.glob("*.incomplete-*")  # nothing is thrown away
+    assert [path.name for path in aside.iterdir()] == [".DS_Store"]
+
+
 def test_nowhere_to_write(server, files, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(
