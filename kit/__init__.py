@@ -2,7 +2,9 @@
 
 commands/                  one file a command; each calls what is below
 runs, train                a run on disk, and the loop that fills it;   sweep: a grid of runs
+metrics, minutes           its line an epoch; how many epochs fit
 platforms, distributed     laptop, Kaggle, Colab; several processes;    doctor: what is missing, and the cure
+console                    how a command is typed here
 download, fid, leaderboard, course, report, wandb_log                   data, scores, handing in, logging
 widgets/, exercises/       what moves, and what is checked, in the notebooks;   notebooks, publish: their making
 """

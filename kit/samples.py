@@ -10,6 +10,8 @@ from utils import UsageError
 from utils.figures import save_png, to_picture
 from utils.pictures import visible
 
+from .console import typed
+
 SAMPLE = re.compile(r"Class(\d+)_image_(\d+)\.png")
 
 
@@ -42,7 +44,8 @@ def list_samples(folder: Path) -> list[Path]:
         elif path.name != "gallery.png":
             raise UsageError(f"{path} is not a sample (Class0_image_01.png ...): remove it, or generate a new folder")
     if not files:
-        raise UsageError(f"no samples in {folder}: python -m kit generate --per-class N --out {folder} draws some")
+        drawing = typed("generate", "--checkpoint", "cartoons", "--out", folder)
+        raise UsageError(f"no samples in {folder}: `{drawing}`, say, draws some")
     per_class = len(files) // len(numbers)
     for label, found in numbers.items():
         if sorted(found) != list(range(1, per_class + 1)):

@@ -40,6 +40,8 @@ def pictures_of(typed: tuple[str, ...]) -> list[Path]:
     """The files that are meant by names of files and folders, and by patterns that no shell has expanded."""
     chosen: list[Path] = []
     for name in typed:
+        if not name:
+            raise UsageError("a picture's name is empty: give a file, a folder or a pattern such as '*.png'")
         path = Path(name)
         if path.is_dir():
             pictures, others = find_pictures(path)
