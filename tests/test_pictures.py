@@ -343,9 +343,15 @@ def test_good_pictures_beside_broken_ones_are_classified(album, capsys):
     assert "2 of 3 files cannot be read as pictures: album/b.JPG (" in text.err and "album/x.png (" in text.err
 
 
-@pytest.mark.parametrize("typed, words", [("", "name is empty"), ("nothing*.png", "no file is called like nothing*.png"),
-                                          ("hollow", "there is no picture among hollow"),
-                                          ("album/Thumbs.db", "there is no picture among")])  # fmt: skip
+@pytest.mark.parametrize(
+    "typed, words",
+    [
+        ("", "name is empty"),
+        ("nothing*.png", "no file is called like nothing*.png"),
+        ("hollow", "there is no picture among hollow"),
+        ("album/Thumbs.db", "there is no picture among"),
+    ],
+)
 def test_what_cannot_be_classified(album, capsys, typed, words):
     (album.parent / "hollow").mkdir()
     capsys.readouterr()
