@@ -50,9 +50,7 @@ def test_a_model_renumbered_is_the_same_model():
 
 
 def test_evaluate_and_submit_do_not_depend_on_the_order(two_orders, course_data, tmp_path, capsys):
-    for n, row in enumerate(
-        (course_data / "test.csv").read_text().split()
-    ):  # an order must show
+    for n, row in enumerate((course_data / "test.csv").read_text().split()):  # an order must show
         Image.new("RGB", (64, 64), (60 * n, 255 - 60 * n, 40 * n)).save(course_data / row.split(",")[0])
     where = ["--data-root", course_data]
     reports = [said(capsys, "evaluate", "--checkpoint", file, "--dataset=cpen455", *where) for file in two_orders]
