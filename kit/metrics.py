@@ -14,7 +14,7 @@ def read_metrics(path: Path) -> list[dict]:
     line, half written or damaged, is passed over, but not what has been appended to it."""
     lines = {}
     with contextlib.suppress(FileNotFoundError):
-        for text in path.read_text(encoding="utf-8-sig", errors="replace").split("\n"):
+        for text in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             with contextlib.suppress(ValueError, RecursionError):
                 line = json.loads(text[max(0, text.rfind('{"epoch"')) :])
                 if isinstance(line, dict) and isinstance(line.get("epoch"), int):

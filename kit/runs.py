@@ -260,7 +260,7 @@ def read_config(run: str | Path) -> tuple[ModelConfig, RunConfig]:
     values = read_values(folder)
     try:
         return ModelConfig.from_dict(values["model"]), RunConfig(**values["train"])
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{folder / 'config.json'} is damaged: {error}") from None
 
 

@@ -92,7 +92,8 @@ def train(
     images, labels = train_set.images.to(device), train_set.labels.to(device)
     if state:
         run_state.load_state_dict(state)
-        if not (folder / "best.safetensors").exists():
+        best = folder / "best.safetensors"
+        if not best.exists() or not best.stat().st_size:
             run_state.best = math.inf  # else it might never be written again
         del state  # as large as the run's own
     else:  # a new run, or one that was killed before it first saved

@@ -207,16 +207,16 @@ def test_a_config_that_comes_late_or_is_damaged_for_a_while(shown, tmp_path):
 
 
 def test_epochs_that_were_not_validated(shown, tmp_path):
-    """Every sixth is, in 60 s; the others take 30 s."""
+    """Every sixth is, in 60 s; the others take 6 s."""
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"train": {"epochs": 10, "sample_every": 0, "validate_every": 6}}))
-    plain = {name: value for name, value in LINE.items() if not name.startswith("validation")} | {"seconds": 30.0}
+    plain = {name: value for name, value in LINE.items() if not name.startswith("validation")} | {"seconds": 6.0}
     lines = [(plain if epoch % 6 else LINE) | {"epoch": epoch} for epoch in range(1, 9)]
     words = {
         1: "Training 6.500 bits per dimension, not validated yet; written",
         6: "Training 6.500, validation 6.000 bits per dimension, accuracy 50.0%; written",
-        8: "about 1.2 min left. Training 6.500, validation of epoch 6 6.000 bits per dimension, accuracy 50.0%;",
+        8: "about 0.5 min left. Training 6.500, validation of epoch 6 6.000 bits per dimension, accuracy 50.0%;",
     }
     for count, expected in words.items():
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines[:count]))

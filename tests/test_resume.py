@@ -3,13 +3,14 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from conftest import ALL_AT_ONCE, TIMING, tiny, write_pictures
 
-from kit import runs
+from kit import report, runs, sweep
 from kit import train as loop
 from kit.__main__ import main
 from kit.commands.demo import print_epoch
@@ -48,14 +49,14 @@ def cut_after(epoch: int):
 # --- what is lost
 
 
-@pytest.mark.parametrize("damage", ["lost", "empty", "zeros", "another file"])
+@pytest.mark.parametrize("damage", ["lost", "empty", "zeros", "a list", "other numbers"])
 def test_without_last_pt_it_goes_on_from_previous_pt_and_says_so_once(finished, picture_folder, capsys, damage):
     expected, lines = state(finished), numbers(finished)
     last = finished / "last.pt"
     if damage == "lost":
         last.unlink()
-    elif damage == "another file":
-        torch.save([torch.ones(2)], last)
+    elif damage in ("a list", "other numbers"):
+        torch.save([torch.ones(2)] if damage == "a list" else {"weights": torch.ones(2)}, last)
     else:
         last.write_bytes(bytes(5000 if damage == "zeros" else 0))
     train(*tiny(picture_folder, epochs=3, lr=0.01), finished, resume=True)
@@ -119,8 +120,9 @@ def test_killed_long_before_the_first_checkpoint_it_begins_anew(picture_folder, 
     assert (parts / "last.safetensors").read_bytes() == (whole / "last.safetensors").read_bytes()
 
 
-def test_best_weights_that_were_lost_are_written_again(finished, picture_folder):
-    (finished / "best.safetensors").unlink()
+@pytest.mark.parametrize("lost", [Path.unlink, lambda path: path.write_bytes(b"")])
+def test_best_weights_that_were_lost_are_written_again(finished, picture_folder, lost):
+    lost(finished / "best.safetensors")
     configs = tiny(picture_folder, epochs=4, lr=1e-12)
     state_before = runs.load_state(finished / "last.pt")
     runs.save_state(state_before | {"best": 0.001}, finished / "last.pt")  # no later epoch is better
@@ -230,8 +232,8 @@ def test_a_resumed_run_keeps_its_order_of_classes(picture_folder, tmp_path, monk
     assert values.pop("classes") == ["dark", "light"] and values.pop("pictures") == 12
     if names_in != "config.json":
         (parts / "config.json").write_text(json.dumps(values))
-    if names_in == "best.safetensors":
-        (parts / "last.safetensors").write_bytes(b"")
+        other = {"last.safetensors", "best.safetensors"} - {names_in}
+        (parts / other.pop()).write_bytes(b"")
     with_classes(monkeypatch, ["light", "dark"])
     train(*configs, parts, resume=True)
     assert numbers(parts) == numbers(whole)
@@ -363,6 +365,29 @@ def test_stopped_between_validations_it_is_the_same_run_bit_for_bit(picture_fold
     assert numbers(parts) == numbers(whole)
     for name in ("last.safetensors", "best.safetensors"):
         assert (parts / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_the_report_draws_what_was_validated(picture_folder, tmp_path, monkeypatch):
+    folder = train(*tiny(picture_folder, epochs=3, validate_every=2), tmp_path / "run")
+    figures, tables = [], []
+    monkeypatch.setattr(report, "picture", lambda figure, _alt: figures.append(figure))
+    monkeypatch.setattr(report, "table", lambda columns: tables.append(columns))
+    config = read_config(folder)[1]
+    run = SimpleNamespace(name="r", lines=read_metrics(folder / "metrics.jsonl"), config=config, times={})
+    report.curves([run])
+    report.timing([run])
+    bits, accuracy = figures[0].axes
+    assert [[*line.get_xdata()] for line in (*bits.lines, *accuracy.lines)] == [[1, 2, 3], [2, 3], [2, 3]]
+    assert "validation included in one of 2" in tables[0][0][1]["an epoch, median"]
+
+
+def test_a_sweep_reads_the_best_of_the_validated_epochs(picture_folder, tmp_path):
+    folder = train(*tiny(picture_folder, epochs=3, validate_every=2), tmp_path / "all")
+    sweep.summarise(tmp_path, {"epochs": [3]}, {"all": {"epochs": 3}})
+    assert f"| {best_epoch(folder)['validation_bpd']:.3f} |" in (tmp_path / "table.md").read_text()
+    (folder / "metrics.jsonl").write_text('{"epoch": 1, "train_bpd": 4.0}\n')
+    with pytest.raises(UsageError, match=r"metrics.jsonl holds no line of an epoch that was validated"):
+        best_epoch(folder)
 
 
 def test_the_best_weights_are_those_of_a_validated_epoch(picture_folder, tmp_path):
