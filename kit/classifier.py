@@ -23,7 +23,8 @@ class Classifier:
         checkpoint: shipped weights (`cartoons`, `cpen455`, `cpen455-hybrid`, `cpen455-64x64`), a run's name, or a
             .safetensors file.
         device: `auto`, `cpu`, `cuda` or `mps`.
-        prior: a weight for each class, `1,1,2,1` say, in the order that the model has; all the same if not given.
+        prior: a weight for each class, `koala=2,pizza=1` say, 1 for those not named, or `1,1,2,1` in the model's order;
+            all the same if not given.
         batch_size: pictures in one forward pass.
         precision: `float32`, `bfloat16`, `float16`, or `auto` for what is fast here.
         mirror: average with the log-likelihoods of the mirrored picture.
@@ -53,7 +54,7 @@ class Classifier:
         models = [
             with_classes(model, models[0].class_names, f"--ensemble {name}", self.checkpoint) for model, name in others
         ]
-        self.prior_of(models[0].config.num_classes)
+        self.prior_of(models[0].class_names)
         return models
 
     def pictures(self, models: list[ConditionalPixelCNN], dataset: str, split: str, root: str | None) -> ImageDataset:
@@ -66,21 +67,29 @@ class Classifier:
     ) -> ImageDataset:
         """So many training pictures that a run with a `train_limit` has left out. UsageError if a class is missing."""
         chosen = self.pictures(models, dataset, "train", root).held_out(count)
-        there = set(chosen.labels.tolist())
-        if absent := [name for label, name in enumerate(chosen.classes) if label not in there]:
+        if absent := chosen.absent():
             cure = "a bias for each class needs pictures of each: give more"
             raise UsageError(f"--calibrate {count}: none of the {len(chosen)} pictures is a {listing(absent)}; {cure}")
         return chosen
 
-    def prior_of(self, num_classes: int) -> Tensor | None:
-        """-> (C,), None for a uniform one. Raises UsageError for anything but a weight for each class."""
+    def prior_of(self, class_names: tuple[str, ...]) -> Tensor | None:
+        """-> (C,), None for a uniform one. Raises UsageError for anything but weights of classes."""
         if self.prior is None:
             return None
+        parts, count = self.prior.split(","), len(class_names)
+        named = dict(part.rsplit("=", 1) for part in parts) if all("=" in part for part in parts) else None
         try:
-            prior = torch.tensor([float(part) for part in self.prior.split(",")])
+            weights = [float(weight) for weight in (parts if named is None else named.values())]
         except ValueError:
-            raise UsageError(f"--prior must be {num_classes} numbers joined by commas, not {self.prior!r}") from None
-        classify.log_posterior(torch.zeros(1, num_classes), prior)
+            how = f"{count} numbers joined by commas, or NAME=NUMBER for some classes"
+            raise UsageError(f"--prior must be {how}, not {self.prior!r}") from None
+        prior = torch.tensor(weights)
+        if named is not None:
+            if unknown := [name for name in named if name not in class_names]:
+                raise UsageError(f"--prior names {listing(unknown)}; {self.checkpoint} knows {listing(class_names)}")
+            prior = torch.ones(count)
+            prior[[class_names.index(name) for name in named]] = torch.tensor(weights)
+        classify.log_posterior(torch.zeros(1, count), prior)
         return prior
 
     def log_likelihoods(self, models: list[ConditionalPixelCNN], x: Tensor) -> Tensor:
@@ -112,5 +121,9 @@ class Classifier:
             logits = logits / temperature + bias
             few = len(bias) <= 10
             biases = ", ".join(f"{b:+.2f}" for b in bias.tolist()) if few else f"{bias.min():+.2f} to {bias.max():+.2f}"
-            how += f", temperature {temperature:.0f}, class biases {biases}: fitted on {len(y)} training pictures"
-        return classify.log_posterior(logits, self.prior_of(models[0].config.num_classes)), how
+            how += f", temperature {temperature:.3g}, class biases {biases}: fitted on {len(y)} training pictures"
+        prior = self.prior_of(models[0].class_names)
+        if prior is not None:
+            weights = zip(models[0].class_names, prior.tolist(), strict=True)
+            how += f", prior {listing(f'{name} {weight:g}' for name, weight in weights)}"
+        return classify.log_posterior(logits, prior), how

@@ -52,7 +52,7 @@ def export(
         )
     if per_class < 1:
         raise UsageError(f"--samples must be at least 1, not {per_class}")
-    folder = new_folder(folder)
+    folder = Path(os.path.abspath(new_folder(folder)))
 
     labels = torch.arange(len(CPEN455_CLASSES)).repeat_interleave(per_class)
     images = generate(model, labels, generator=torch.Generator().manual_seed(seed), on_row=on_row)
@@ -63,8 +63,9 @@ def export(
         (temporary / "model.py").write_text(single_file(model, per_class, seed), encoding="utf-8")
         (temporary / "README.txt").write_text(template("course_readme.txt").format(**values), encoding="utf-8")
         save_samples(images, labels, temporary / "samples")
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # if it is empty
+        if folder != Path.cwd():
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # if it is empty
         if folder.exists():  # a system has left something there
             for part in temporary.iterdir():
                 os.replace(part, folder / part.name)

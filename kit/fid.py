@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from utils import UsageError, listing
 from utils.data import to_bytes
 from utils.model import ConditionalPixelCNN
-from utils.pictures import PICTURE_ERRORS, find_pictures, read_images, say_left_out
+from utils.pictures import find_pictures, read_images, say_left_out
 
 from . import distributed
 from .platforms import KAGGLE_INPUT
@@ -149,7 +149,7 @@ def common_size(folder: str | Path, files: list[Path], otherwise: str = "") -> i
     """The height and width of square pictures; UsageError, which ends in `otherwise`, unless all have the same."""
     sizes = set()
     for file in files:
-        with contextlib.suppress(*PICTURE_ERRORS), Image.open(file) as picture:  # read_images names the damaged
+        with contextlib.suppress(Exception), Image.open(file) as picture:  # read_images names the damaged
             sizes.add(picture.size)
     if len({side for size in sizes for side in size}) > 1:
         found = listing(f"{width}x{height}" for width, height in sorted(sizes))

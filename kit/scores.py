@@ -12,7 +12,7 @@ from torch import Tensor
 from utils import UsageError, classify, listing, mixture
 from utils.checkpoints import write_atomically
 from utils.data import UNKNOWN, ImageDataset
-from utils.figures import drawable, plain, shortened
+from utils.figures import all_shortened, drawable, plain
 from utils.model import ConditionalPixelCNN
 
 from .distributed import rank, say
@@ -90,7 +90,7 @@ def lowest(scores: classify.Scores) -> list[int]:
 def show_lowest(scores: classify.Scores, classes: tuple[str, ...], table: Path | None) -> None:
     """Prints what the classes with the lowest recall were taken for; writes the whole matrix of confusion."""
     written = table is not None and write_confusion(scores.confusion, classes, table)
-    names = [shortened(name, 30) for name in classes]
+    names = all_shortened(classes, 30)
     width = max(map(columns, names)) + 2
     say(f"lowest recall of {len(classes)} classes" + (f"; the whole confusion matrix is in {table}" if written else ""))
     say(padded("", width) + "  recall  pictures  most often taken for")
@@ -100,7 +100,7 @@ def show_lowest(scores: classify.Scores, classes: tuple[str, ...], table: Path |
         others = [
             f"{names[c]} ({counts[c]})" for c in counts.argsort(descending=True, stable=True).tolist() if counts[c]
         ]
-        say(f"{padded(names[label], width)}{percent(scores.recall[label]):>8}{of:>10}  {listing(others, 3)}")
+        say(f"{padded(names[label], width)}{percent(scores.recall[label]):>8}{of:>10}  {listing(others, 3) or '-'}")
     if absent := [name for name, recall in zip(names, scores.recall, strict=True) if math.isnan(recall)]:
         say(f"without a picture here: {listing(absent, 5)}")
 

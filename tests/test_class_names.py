@@ -9,7 +9,7 @@ from conftest import random_pictures, small_model
 from PIL import Image
 
 from kit.__main__ import main
-from utils import UsageError, checkpoints
+from utils import UsageError, checkpoints, class_order
 from utils.checkpoints import save_model, with_classes
 from utils.classify import class_log_likelihoods
 from utils.data import CPEN455_CLASSES, load_split
@@ -118,6 +118,28 @@ def test_other_names_are_refused_and_both_lists_shown(two_orders, picture_folder
     assert "burger, panda, koala, pizza" in text and "dark, lights" in text
     text = refused("course-export", tmp_path / "out", "--checkpoint", tmp_path / "two.safetensors")
     assert "burger, panda, koala, pizza" in text and "dark, lights" in text and not (tmp_path / "out").exists()
+
+
+def test_of_long_lists_what_differs_is_shown():
+    names = [f"class_{n}" for n in range(30)]
+    with pytest.raises(UsageError, match=r"^a and b have other classes: class_7; klass_7$"):
+        class_order(names, [name.replace("class_7", "klass_7") for name in names], "a", "b")
+    with pytest.raises(UsageError, match=r"^a and b have other classes: class_29; all of these$"):
+        class_order(names, names[:-1], "a", "b")
+    assert class_order(names, names[::-1], "a", "b") == list(range(30))[::-1]
+
+
+def test_a_prior_goes_by_name_and_is_said(two_orders, course_data, capsys):
+    evaluate = ["evaluate", "--dataset=cpen455", "--data-root", course_data, "--checkpoint"]
+    tables = [said(capsys, *evaluate, file, "--prior=koala=9,panda=0.5").split("\n") for file in two_orders]
+    assert tables[0][1:5] == tables[1][1:5]
+    assert tables[0][0].endswith("prior burger 1, panda 0.5, koala 9, pizza 1")
+    assert tables[1][0].endswith("prior pizza 1, burger 1, koala 9, panda 0.5")
+    by_number = said(capsys, *evaluate, two_orders[0], "--prior=1,0.5,9,1").split("\n")
+    assert by_number == tables[0]
+    for prior, words in (("lion=2", "--prior names lion"), ("koala=2,1", "NAME=NUMBER"), ("koala=x", "NAME=NUMBER")):
+        assert main([*map(str, evaluate), str(two_orders[0]), f"--prior={prior}"]) == 2
+        assert words in capsys.readouterr().err
 
 
 def test_calibration_needs_every_class(two_orders, course_data, capsys):

@@ -294,8 +294,8 @@ def test_refused_uploads(monkeypatch):
             read_upload(content, 8)
     bomb = encoded(Image.new("1", (20_000, 20_000)))
     assert len(bomb) < 100_000
-    with pytest.raises(UsageError, match=r"too large .*: make it smaller first"):
+    with pytest.raises(UsageError, match=r"too many pixels: make it smaller first"):
         read_upload(bomb, 8)
     monkeypatch.setattr("kit.widgets.upload.MAX_UPLOAD_PIXELS", 64 * 64 - 1)
-    with pytest.raises(UsageError, match=r"too large \(64x64 pixels, more than 4,095\)"):
+    with pytest.raises(UsageError, match=r"too many pixels"):
         read_upload(whole, 8)

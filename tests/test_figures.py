@@ -4,6 +4,7 @@ import sys
 import unicodedata
 import warnings
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -107,8 +108,17 @@ def test_matplotlib_shows_any_name_letter_by_letter(name):
 
 def test_titles_of_pictures_are_no_formulas():
     images = random_pictures(1).float()
-    (axis,) = figures.show_images(images, ["$x$\n寿"]).axes
-    assert axis.get_title() == "\\$x\\$\n?"
+    figure = figures.show_images(images, ["$x$\n寿"])
+    assert figure.axes[0].get_title() == "\\$x\\$\n?"
+    figure.clear()
+    plt.close(figure)
+
+
+def test_shortened_names_stay_apart():
+    long = "golden_retriever_puppy_with_a_toy_in_the_garden"
+    assert figures.all_shortened(["owl", long], 20) == ["owl", "golden_ret…he_garden"]
+    both = [long, long.replace("with_a_toy", "who_sleeps")]
+    assert figures.all_shortened(both, 20) == both
 
 
 def test_a_gallery_has_a_row_for_each_class_beside_its_name():

@@ -1,7 +1,9 @@
 """A picture from anywhere is read as viewers show it; of a folder only pictures count, and what is left out is said."""
 
 import io
+import os
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -59,6 +61,39 @@ def test_a_damaged_tag_does_not_matter(tmp_path):
     ).all()
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_other_damaged_tags_do_not_hide_the_orientation(tmp_path, suffix):
+    picture, how = red_left(6)
+    how["exif"][0x0110] = "about seventy"
+    tags = how["exif"].tobytes().replace(b"\x01\x10\0\2", b"\x01\x1a\0\2")  # the resolution, which is no text
+    assert b"\x01\x1a\0\2" in tags
+    assert (read(picture, tmp_path / f"a.{suffix}", exif=tags)[:3, :, 0] > 180).all()
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif", "tif", "jpg"])
+def test_damaged_pixels_are_never_taken_for_a_picture(tmp_path, suffix):
+    """Whatever Pillow refuses is refused, with a tag or without; what it reads is read alike."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    noise.save(tmp_path / f"a.{suffix}", exif=red_left(1)[1]["exif"])
+    content, rng, refused = (tmp_path / f"a.{suffix}").read_bytes(), np.random.default_rng(1), 0
+    for _ in range(60):
+        damaged = bytearray(content)
+        damaged[rng.integers(len(content))] ^= int(rng.integers(1, 256))
+        (tmp_path / "damaged").write_bytes(damaged)
+        broken: dict = {}
+        images = read_images([tmp_path / "damaged"], 32, 32, broken)
+        try:
+            with warnings.catch_warnings(), Image.open(tmp_path / "damaged") as file:
+                warnings.simplefilter("ignore")
+                file.load()
+        except Exception:
+            assert broken and not len(images)
+            refused += 1
+        else:
+            assert not broken
+    assert refused > 0
+
+
 def transparent(mode: str) -> tuple[Image.Image, dict]:
     """Dark grey, and see-through in its left half."""
     alpha = Image.fromarray(np.where(LEFT, 0, 255).astype(np.uint8))
@@ -89,6 +124,12 @@ def test_sixteen_bits_are_scaled(tmp_path, suffix):
     assert (seen == STEPS[:, :, None]).all()
     with Image.open(tmp_path / f"a.{suffix}") as file:
         assert file.mode.startswith("I"), "it was not saved in 16 bits"
+
+
+def test_sixteen_bits_with_a_colour_that_is_none(tmp_path):
+    deep = np.where(LEFT, 7, 40 * 257).astype(np.uint16)
+    seen = read(Image.fromarray(deep), tmp_path / "a.png", transparency=7)
+    assert (seen[:, :4] == 255).all() and (seen[:, 4:] == 40).all()
 
 
 def test_sixteen_bits_big_endian_and_on_their_side(tmp_path):
@@ -149,6 +190,9 @@ def test_all_broken_files_are_named_at_once(tmp_path):
     with pytest.raises(UsageError, match=r"^4 of 5 files cannot be read as pictures: ") as refused:
         read_images(files, 8, 8)
     assert all(f"{name}.png (" in str(refused.value) for name in ("half", "text", "empty", "absent"))
+    (tmp_path / "two.png").write_bytes(b"?")
+    with pytest.raises(UsageError, match=r"two.png cannot be read as a picture: it is no picture"):
+        read_images([tmp_path / "good.png", tmp_path / "two.png"], 8, 8)
     assert "Errno" not in str(refused.value) and "<" not in str(refused.value)
     broken: dict = {}
     assert len(read_images(files, 8, 8, broken)) == 1 and list(broken) == [files[0], *files[2:]]
@@ -234,7 +278,7 @@ def test_folders_that_cannot_be_meant(picture_folder):
         assert all(word in str(error.value) for word in words) and "\n" not in str(error.value), error.value
 
     shutil.copytree(picture_folder / "validation", picture_folder / "val")
-    refused(["has val/, validation/, where one is due"], "validation")
+    refused(["has val/, validation/ for one split: keep one"], "validation")
     shutil.rmtree(picture_folder / "val")
     (picture_folder / "validation" / "dark").rename(picture_folder / "validation" / "dusk")
     refused(["has the classes dusk, light", "has others: dark, light"], "validation")
@@ -244,6 +288,36 @@ def test_folders_that_cannot_be_meant(picture_folder):
     refused(["there is no picture in", "train/owl"])
     (picture_folder / "train" / "owl" / "notes.txt").write_text("soon")
     refused(["there is no picture in", "train/owl"])
+
+
+def test_what_lies_beside_the_splits_is_said_once(picture_folder, capsys):
+    (picture_folder / "trian" / "dark").mkdir(parents=True)
+    shutil.copy(picture_folder / "train/dark/0.png", picture_folder / "loose.png")
+    (picture_folder / "README.md").write_text("about")
+    for split in ("train", "validation", "test"):
+        load_split("folder", split, picture_folder, 8)
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1 and "not loose.png, trian" in text
+
+
+def test_names_that_nobody_could_tell_apart_or_read(picture_folder):
+    for name in ("cafe\u0301", "caf\u00e9"):
+        shutil.copytree(picture_folder / "train" / "dark", picture_folder / "train" / name)
+    with pytest.raises(UsageError, match=r"two folders in .* have the same name, with accents spelt in two ways"):
+        load_split("folder", "train", picture_folder, 8)
+    shutil.rmtree(picture_folder / "train" / "caf\u00e9")
+    (picture_folder / "train" / "cafe\u0301").rename(picture_folder / "train" / "new\nline")
+    with pytest.raises(UsageError, match=r"the folder 'new\\nline' in .* cannot be printed: rename it"):
+        load_split("folder", "train", picture_folder, 8)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
+def test_links_in_a_circle_and_pipes(picture_folder, capsys):
+    dark = picture_folder / "train" / "dark"
+    (dark / "round").symlink_to(picture_folder / "train", target_is_directory=True)
+    os.mkfifo(dark / "pipe.png")
+    assert len(load_split("folder", "train", picture_folder, 8)) == 12
+    assert "pipe.png first" in capsys.readouterr().err
 
 
 def test_a_name_is_one_however_its_accents_are_spelt(picture_folder):
@@ -268,6 +342,8 @@ TABLES = {
     "backslashes": ROWS.replace("/", "\\").encode(),
     "labels such as 2.0": ROWS.replace("\n", ".0\n").encode(),
     "a header": ("id,label\n" + ROWS).encode(),
+    "Excel's own first line": ("sep=;\n" + ROWS.replace(",", ";")).encode(),
+    "empty columns": ROWS.replace("\n", ",,\n").encode(),
     "spaces": ROWS.replace(",", " , ").encode(),
 }
 
@@ -296,6 +372,8 @@ def test_tables_that_a_spreadsheet_has_saved(tmp_path, content):
     (b"train/1.jpg,2.5\n", "row 1: the label 2.5 is not in -1 ... 3"),
     (b"train/1.jpg,nan\n", "row 1: the label nan is not in -1 ... 3"),
     (b"train/1.jpg,2\n\nid,label\n", "row 3: the label 'label' is not a whole number"),
+    (b"train/7.jpg,zero\ntrain/9.jpg,x\ntrain/1.jpg,0\n", "row 2: the label 'x' is not a whole number"),
+    (b"0,train/1.jpg\n2,train/3.jpg\n", "row 2: the label 'train/3.jpg' is not a whole number"),
     (b"train/1.jpg,2\ntrain/8.jpg,2\ntrain/9.jpg,2\n", "row 2: there is no file train/8.jpg, and 1 others are missing"),
 ])  # fmt: skip
 def test_tables_that_are_refused(tmp_path, content, words):
@@ -329,6 +407,11 @@ def test_folders_and_patterns_are_classified(album, capsys):
     assert classified(capsys, "album") == ["album/a.png", "album/b.JPG", "album/deeper/c.png"]
     assert classified(capsys, "album/*.png", "album/a.png") == ["album/a.png"]
     assert classified(capsys, "album/**/*.png") == ["album/a.png", "album/deeper/c.png"]
+    assert classified(capsys, "album/d*", f"../{album.parent.name[:-1]}?/album/a.*") == [
+        "album/deeper/c.png",
+        f"../{album.parent.name}/album/a.png",
+    ]
+    assert classified(capsys, "album/a.png", "album/@eaDir", "album/._0.png") == ["album/a.png"]
     assert classified(capsys, "album/a.png", "album/Thumbs.db") == ["album/a.png"]  # as a shell's * has it
     shutil.copy(album / "a.png", album / "d[1].png")
     assert classified(capsys, "album/d[1].png") == ["album/d[1].png"]
@@ -348,8 +431,8 @@ def test_good_pictures_beside_broken_ones_are_classified(album, capsys):
     [
         ("", "name is empty"),
         ("nothing*.png", "no file is called like nothing*.png"),
-        ("hollow", "there is no picture among hollow"),
-        ("album/Thumbs.db", "there is no picture among"),
+        ("hollow", "there is no picture in hollow"),
+        ("album/Thumbs.db", "there is no picture in"),
     ],
 )
 def test_what_cannot_be_classified(album, capsys, typed, words):

@@ -26,7 +26,13 @@ def listing(names: Iterable[str], most: int = 10) -> str:
 
 def class_order(wanted: Sequence[str], names: Sequence[str], who: str, whose: str) -> list[int]:
     """Classes meet by name: where each of `wanted`, the classes of `who`, stands among `names`, those of `whose`.
-    Raises UsageError, which shows both lists, unless they are the same in any order."""
+    Raises UsageError, which shows both lists, of long ones what differs, unless they are the same in any order."""
     if sorted(wanted) != sorted(names):
+        lists = [list(wanted), list(names)]
+        if max(map(len, lists)) > 10:
+            lists = [
+                [name for name in one if name not in other] or ["all of these"] for one, other in (lists, lists[::-1])
+            ]
+            raise UsageError(f"{who} and {whose} have other classes: {listing(lists[0])}; {listing(lists[1])}")
         raise UsageError(f"{who} has the classes {listing(wanted)}; {whose} has others: {listing(names)}")
     return [list(names).index(name) for name in wanted]

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import UsageError, cartoons, class_order, listing
-from .pictures import find_pictures, read_images, say_left_out, to_tensor, visible
+from .pictures import find_pictures, note, read_images, say_left_out, to_tensor, visible
 
 FOLDER = Path(__file__).resolve().parents[1] / "data"
 DATASETS = ("cartoons", "cpen455", "cifar10", "folder")
@@ -69,6 +69,11 @@ class ImageDataset(torch.utils.data.Dataset):
     def _at(self, places: Tensor) -> "ImageDataset":
         names = [self.names[i] for i in places.tolist()]
         return ImageDataset(self.images[places], self.labels[places], self.classes, names)
+
+    def absent(self) -> list[str]:
+        """The classes that have no picture."""
+        there = set(self.labels.tolist())
+        return [name for label, name in enumerate(self.classes) if label not in there]
 
     def with_classes(self, class_names: Sequence[str], who: str) -> "ImageDataset":
         """The same pictures with labels that count along `class_names`, the classes of `who`. Raises UsageError, which
@@ -161,7 +166,9 @@ def _read_cpen455(root: Path, split: str, image_size: int) -> ImageDataset:
     names: list[str] = []
     missing: list[str] = []
     labels = []
-    for number, row in _rows(table):
+    rows = list(_rows(table))
+    first = rows[0][0] if rows else 0
+    for number, row in rows:
         where = f"{table}, row {number}"
         if len(row) != 2:
             raise UsageError(f"{where}: expected 2 columns (path,label), found {len(row)}")
@@ -170,7 +177,7 @@ def _read_cpen455(root: Path, split: str, image_size: int) -> ImageDataset:
         try:
             label = float(row[1])
         except ValueError:
-            if not names and not missing and not there:
+            if number == first and not there:
                 continue  # a header
             raise UsageError(f"{where}: the label {row[1]!r} is not a whole number") from None
         if label not in range(UNKNOWN, len(CPEN455_CLASSES)):
@@ -196,10 +203,13 @@ def _rows(table: Path) -> Iterator[tuple[int, list[str]]]:
             raise UnicodeError
     except UnicodeError:
         raise UsageError(f"{table} is not in UTF-8: save it from the spreadsheet as `CSV UTF-8`") from None
-    delimiter = max(",;\t", key=text.lstrip().partition("\n")[0].count)
+    line = next((line for line in text.splitlines() if line.strip(", ;\t")), "")
+    delimiter = max(",;\t", key=line.count)
     try:
         for number, row in enumerate(csv.reader(io.StringIO(text), delimiter=delimiter, strict=True), start=1):
-            if any(cell.strip() for cell in row):
+            while row and not row[-1].strip():  # an empty column at the end
+                row.pop()
+            if row and row != ["sep="]:  # Excel's own first line
                 yield number, row
     except csv.Error as error:
         raise UsageError(f"{table} is not a CSV file: {error}") from None
@@ -227,6 +237,9 @@ def _read_folder(root: Path, split: str, image_size: int) -> ImageDataset:
     class_order(list(folders), classes, str(folder), str(train))
     files, labels = [], []
     left_out = [path for path in visible(folder) if not path.is_dir()]
+    known = {name for names in FOLDERS.values() for name in names}
+    if beside := [path.name for path in visible(root) if path.name.lower() not in known and path.suffix != ".md"]:
+        note(f"of {root} only the splits' folders are read, not {listing(beside)}")
     for label, name in enumerate(classes):
         pictures, others = find_pictures(folders[name])
         if not pictures:
@@ -234,7 +247,7 @@ def _read_folder(root: Path, split: str, image_size: int) -> ImageDataset:
         files += pictures
         labels += [label] * len(pictures)
         left_out += others
-    say_left_out(left_out, files, folder)
+    say_left_out(left_out, files, folder, " and lies in a class's folder")
     images = read_images(files, image_size, expected_size=image_size)
     return ImageDataset(images, torch.tensor(labels), classes, [file.relative_to(root).as_posix() for file in files])
 
@@ -245,17 +258,23 @@ def _split_folder(root: Path, split: str) -> Path:
         raise UsageError(f"there is no folder {root}: --data-root takes one with pictures in train/CLASS/")
     inside = [path for path in visible(root) if path.is_dir()]
     found = [path for path in inside if path.name.lower() in FOLDERS[split]]
-    if len(found) != 1:
-        wrong = f"has {listing([f'{path.name}/' for path in found])}, where one is due" if found else "is missing"
-        there = f"; there are {listing(path.name for path in inside)}" if inside and not found else ""
-        raise UsageError(f"{root / split} {wrong}: put pictures in {root}/{split}/CLASS/{there}")
+    if len(found) > 1:
+        raise UsageError(f"{root} has {listing(f'{path.name}/' for path in found)} for one split: keep one of them")
+    if not found:
+        there = f"; there are {listing(path.name for path in inside)}" if inside else ""
+        raise UsageError(f"{root / split} is missing: put pictures in {root}/{split}/CLASS/{there}")
     return found[0]
 
 
 def _class_folders(folder: Path) -> dict[str, Path]:
     """The classes' names, in alphabetical order, and their folders."""
-    # a Mac spells é as e and an accent: one name, whoever wrote it
-    found = {unicodedata.normalize("NFC", path.name): path for path in visible(folder) if path.is_dir()}
-    if not found:
+    folders = [path for path in visible(folder) if path.is_dir()]
+    if not folders:
         raise UsageError(f"no class folders in {folder}: put pictures in {folder}/CLASS/")
+    if odd := [path.name for path in folders if not path.name.isprintable()]:
+        raise UsageError(f"the folder {odd[0]!r} in {folder} has a letter that cannot be printed: rename it")
+    # a Mac spells é as e and an accent: one name, whoever wrote it
+    found = {unicodedata.normalize("NFC", path.name): path for path in folders}
+    if len(found) < len(folders):
+        raise UsageError(f"two folders in {folder} have the same name, with accents spelt in two ways: join them")
     return dict(sorted(found.items()))

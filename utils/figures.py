@@ -2,6 +2,7 @@
 
 import functools
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -42,6 +43,12 @@ def can_draw(text: str) -> bool:
 def shortened(name: str, most: int = LONGEST) -> str:
     """Of more than `most` letters the first and the last, where long names differ."""
     return name if len(name) <= most else f"{name[: most // 2]}…{name[most // 2 + 1 - most :]}"
+
+
+def all_shortened(names: Sequence[str], most: int) -> list[str]:
+    """The names shortened, or as they are where two would then be the same."""
+    short = [shortened(name, most) for name in names]
+    return short if len(set(short)) == len(set(names)) else list(names)
 
 
 @functools.cache  # so that the note comes once

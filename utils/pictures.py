@@ -4,6 +4,7 @@ What is left out, or changed, is said in one note, with a count and the first na
 """
 
 import contextlib
+import functools
 import os
 import sys
 import warnings
@@ -12,42 +13,50 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from . import UsageError, listing
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".ppm", ".pgm"}
-# what systems leave in folders beside names that begin with a dot; in small letters
-SYSTEM_NAMES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "icon\r"}
+# what systems leave in folders, beside names that begin with a dot; in small letters
+SYSTEM_NAMES = {"thumbs.db", "thumbs.db:encryptable", "ehthumbs.db", "zbthumbnail.info", "picasa.ini", "desktop.ini"}
+SYSTEM_NAMES |= {"__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.bin", "recycler", "icon\r"}
 SYSTEM_NAMES |= {"system volume information", "lost+found"}
-PICTURE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # what Pillow raises
+TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE"}
+TURNS |= {8: "ROTATE_90"}  # what sets a picture upright, by its orientation tag
+
+
+def is_visible(name: str) -> bool:
+    """Whether a person has given this name: it is not hidden, and none that a system has left behind."""
+    return not name.startswith((".", "~$")) and name.lower() not in SYSTEM_NAMES
 
 
 def visible(folder: Path) -> list[Path]:
-    """What people have put into a folder, by name: nothing hidden, nothing that a system has left there."""
-    names = sorted(path.name for path in folder.iterdir())
-    return [folder / name for name in names if not name.startswith((".", "~$")) and name.lower() not in SYSTEM_NAMES]
+    """What people have put into a folder, by name."""
+    return [folder / name for name in sorted(path.name for path in folder.iterdir()) if is_visible(name)]
 
 
 def find_pictures(folder: Path) -> tuple[list[Path], list[Path]]:
     """The pictures in a folder, at any depth, by name, and the other files."""
-    pictures, others = [], []
+    pictures: list[Path] = []
+    others: list[Path] = []
+    readable = suffixes()
     for path in visible(folder):
-        if path.is_dir():
+        if not path.is_dir():
+            (pictures if path.suffix.lower() in readable and path.is_file() else others).append(path)
+        elif not folder.resolve().is_relative_to(path.resolve()):  # else a link leads back to where we are
             deeper = find_pictures(path)
             pictures += deeper[0]
             others += deeper[1]
-        else:
-            (pictures if path.suffix.lower() in suffixes() else others).append(path)
     return pictures, others
 
 
-def say_left_out(left_out: Sequence[Path], pictures: Sequence[Path], folder: str | Path) -> None:
+def say_left_out(left_out: Sequence[Path], pictures: Sequence[Path], folder: str | Path, where: str = "") -> None:
     """One note on the files in a folder that were not taken for pictures, if there are any."""
     if left_out:
         of = f"{len(left_out)} of {len(left_out) + len(pictures)} files in {folder} were left out, {left_out[0]} first"
-        note(f"{of}: what is read ends in {', '.join(sorted(suffixes()))} and, in a data set, lies in a class's folder")
+        note(f"{of}: what is read ends in {', '.join(sorted(suffixes()))}{where}")
 
 
 def suffixes() -> set[str]:
@@ -68,13 +77,10 @@ def read_images(
                 images.append(to_tensor(picture, image_size))
                 odd += [file] * (picture.size != (expected_size, expected_size))
                 moving += [file] * (nr_frames(picture) > 1)
-        except PICTURE_ERRORS as error:
+        except Exception as error:  # decoders raise all kinds of them for damaged files
             failed[file] = why_unreadable(error)
     if failed and broken is None:
-        if len(failed) == 1:
-            raise UsageError("".join(f"{file} cannot be read as a picture: {why}" for file, why in failed.items()))
-        those = listing(f"{file} ({why})" for file, why in failed.items())
-        raise UsageError(f"{len(failed)} of {len(files)} files cannot be read as pictures: {those}")
+        raise unreadable(failed, len(files))
     if odd:
         those = f"{len(odd)} of {len(files)} pictures were not {expected_size}x{expected_size}"
         note(f"{those} and were resized to {image_size}x{image_size}, {odd[0]} first")
@@ -83,18 +89,30 @@ def read_images(
     return torch.stack(images) if images else torch.empty(0, 3, image_size, image_size, dtype=torch.uint8)
 
 
+def unreadable(failed: dict[Path, str], count: int) -> UsageError:
+    """The error that names the files, of so many, that cannot be read, and why."""
+    if len(failed) == 1:
+        return UsageError("".join(f"{file} cannot be read as a picture: {why}" for file, why in failed.items()))
+    those = listing(f"{file} ({why})" for file, why in failed.items())
+    return UsageError(f"{len(failed)} of {count} files cannot be read as pictures: {those}")
+
+
 def why_unreadable(error: Exception) -> str:
     """In plain words why Pillow could not read a picture."""
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
     if isinstance(error, Image.UnidentifiedImageError):
         return "it is no picture, or of a kind that is not known here"
-    if isinstance(error, Image.DecompressionBombError):
+    if isinstance(error, Image.DecompressionBombError | MemoryError):
         return "it has too many pixels: make it smaller first"
-    return getattr(error, "strerror", None) or str(error) or "it is damaged"
+    if isinstance(error, UsageError):
+        return str(error)
+    return getattr(error, "strerror", None) or f"it is damaged, or of a rare kind ({error})"
 
 
 def nr_frames(picture: Image.Image) -> int:
     """Of a picture that has been read: more than 1 for an animation or several pages; a photo with a preview is one."""
-    with contextlib.suppress(*PICTURE_ERRORS):  # the first frame is whole, the others need not be
+    with contextlib.suppress(Exception):  # the first frame is whole, the others need not be
         return 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
     return 1
 
@@ -109,20 +127,25 @@ def to_tensor(picture: Image.Image, image_size: int) -> Tensor:
 
 def as_shown(picture: Image.Image) -> Image.Image:
     """A picture from anywhere as a viewer shows it, in RGB: turned as its orientation tag says, on white where it is
-    transparent, 16 bits scaled to 8. Raises ValueError for pixels that are neither, and what Pillow raises."""
-    with contextlib.suppress(Exception):  # a damaged tag is no reason to refuse the picture
-        picture = ImageOps.exif_transpose(picture)
+    transparent, 16 bits scaled to 8. Raises UsageError for pixels that are neither, and whatever Pillow raises."""
+    picture.load()
+    turn, hole = None, picture.info.get("transparency")
+    with contextlib.suppress(Exception):  # damaged tags are no reason to refuse the picture
+        turn = TURNS.get(picture.getexif().get(0x0112, 1))
     if picture.mode[0] in "IF":
         values = np.asarray(picture)
         if picture.mode == "F" or values.min() < 0 or values.max() >= 2**16:
-            raise ValueError("its pixels are neither of 8 nor of 16 bits: save it with one of these")
-        picture = Image.fromarray(((values.astype(np.int64) + 128) // 257).astype(np.uint8))
+            raise UsageError("its pixels are neither of 8 nor of 16 bits: save it with one of these")
+        values = np.where(values == hole, 2**16 - 1, values.astype(np.int64))
+        picture = Image.fromarray(((values + 128) // 257).astype(np.uint8))
     elif picture.has_transparency_data:
         white = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(white, picture.convert("RGBA"))
-    return picture.convert("RGB")
+    picture = picture.convert("RGB")
+    return picture.transpose(Image.Transpose[turn]) if turn else picture
 
 
+@functools.cache  # so that nothing is said twice
 def note(text: str) -> None:
     """One line on standard error, from the first of several processes."""
     if os.environ.get("RANK", "0") == "0":

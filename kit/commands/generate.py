@@ -1,3 +1,6 @@
+import csv
+import unicodedata
+
 import torch
 from tqdm.auto import tqdm
 
@@ -29,7 +32,8 @@ def run(
         out: a folder that is new or empty; the pictures and gallery.png land in it.
         device: `auto`, `cpu`, `cuda` or `mps`.
         per_class: pictures of each class.
-        classes: their names, or numbers that are no class's name, joined by commas; all if not given.
+        classes: their names, or numbers that are no class's name, joined by commas, in double quotes where a name
+            holds one; all if not given.
         seed: fixes the random choices.
         temperature: 1 is the model; less is tamer, 0 takes the most likely component's means.
         cuda_graphs: draw by CUDA graphs, on one NVIDIA GPU. No GPU has run this yet: that it draws the same, and
@@ -66,7 +70,8 @@ def read_classes(text: str | None, class_names: tuple[str, ...]) -> list[int]:
         return list(range(len(class_names)))
     known = {str(label): label for label in range(len(class_names))}
     known |= {name: label for label, name in enumerate(class_names)}  # a class called 10 is meant by its name
-    parts = [text] if text in known else text.split(",")
+    text = unicodedata.normalize("NFC", text)  # as the classes' names are
+    parts = [text] if text in known else next(csv.reader([text]), [])
     names = [part if part in known else part.strip() for part in parts]
     for name in names:
         if name not in known:

@@ -131,7 +131,7 @@ def matched(model: ConditionalPixelCNN, dataset: ImageDataset) -> ImageDataset:
     except UsageError:
         # Other names are refused where they are names and label something. A model built in a notebook has numbers
         # only, and pictures of unknown label have no class that could be mistaken: these go on by number.
-        numbered = model.class_names == tuple(str(label) for label in range(model.config.num_classes))
+        numbered = model.class_names == tuple(str(label) for label in range(len(dataset.classes)))
         if numbered or bool((dataset.labels == UNKNOWN).all()):
             return dataset
         raise
