@@ -225,7 +225,7 @@ def test_generate(weights, tmp_path, capsys):
 
 def test_which_classes_are_meant():
     """A name before a number, with or without spaces."""
-    folders = ("1", "10", "2", "cat", " dog", "a,b")
+    folders = ("1", "10", "2", "cat", " dog", "a,b", "caf\u00e9")
     for text, labels in {
         "1": [0],
         "10,2": [1, 2],
@@ -234,9 +234,11 @@ def test_which_classes_are_meant():
         "cat ,cat": [3, 3],
         " cat": [3],
         "a,b": [5],
+        '"a,b",cat': [5, 3],
+        "caf\u00e9,cafe\u0301": [6, 6],
     }.items():
         assert read_classes(text, folders) == labels, text
-    assert read_classes(None, folders) == [0, 1, 2, 3, 4, 5]
+    assert read_classes(None, folders) == [0, 1, 2, 3, 4, 5, 6]
     many = tuple(f"class{i}" for i in range(300))
     with pytest.raises(UsageError, match=r"'dog': choose from class0, .*class9 and 290 more$"):
         read_classes("class299,dog", many)

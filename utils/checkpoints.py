@@ -7,6 +7,7 @@ import contextlib
 import copy
 import json
 import os
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def load_model(name_or_path: str | Path, device: str | torch.device = "cpu") -> 
             try:
                 about = json.loads(metadata[METADATA_KEY])
                 config = ModelConfig.from_dict(about["config"])
-                class_names = tuple(str(name) for name in about["class_names"])
+                class_names = tuple(unicodedata.normalize("NFC", str(name)) for name in about["class_names"])
                 if len(class_names) != config.num_classes:
                     raise UsageError(f"{len(class_names)} names for {config.num_classes} classes")
             except (KeyError, TypeError, ValueError) as error:
