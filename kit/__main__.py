@@ -14,7 +14,7 @@ if __name__ == "__main__":  # this kit's packages come first: the current folder
     sys.path[:] = [str(HERE.parent), *(place for place in sys.path if place != str(HERE))]
     __package__ = HERE.name
 
-from utils import UsageError
+from utils import UsageError, by_torchrun
 
 from . import console
 
@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def complain(text: str) -> None:
-    if os.environ.get("RANK", "0") == "0":  # the first of the processes speaks for all
+    if not by_torchrun() or os.environ["RANK"] == "0":  # the first of the processes speaks for all
         print(" ".join(map(str.strip, text.splitlines())), file=sys.stderr)
 
 
@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not any(words in str(error) for words in NO_MEMORY):
             raise
-        complain("error: there is not enough memory: lower --batch-size, or what asks for so many pictures at once")
+        complain("error: there is not enough memory: ask for fewer pictures at once, or a smaller model")
     except KeyboardInterrupt:
         complain("interrupted; a training run goes on from its last checkpoint with --resume")
         return 130

@@ -13,9 +13,13 @@ MAIN = str(Path(__file__).with_name("__main__.py"))  # started by its path it fi
 
 
 def any_letter() -> None:
-    """From here on a letter that the output's encoding lacks is printed as its number, `\\u732b` say, not an error."""
+    """From here on a letter that the output's encoding lacks is printed as its number, `\\u732b` say, not an error;
+    what is printed on a closed stream is lost."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 it stays
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, OSError, ValueError):  # none, a notebook's, closed
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # a notebook's, closed
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 

@@ -11,20 +11,22 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from utils import UsageError, classify, mixture, sampling
+from utils import UsageError, by_torchrun, classify, mixture, sampling
 from utils.model import ConditionalPixelCNN
 
 from .console import MAIN
 
 TIMEOUT = datetime.timedelta(minutes=10)  # the first step of a compiled model takes minutes
+# `-m torch.distributed.run` would look into the current folder first, which may hold a random.py of the user's.
 # torchrun takes --run for an abbreviation of its own --run-path: what comes after `--` is left alone
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+STARTED = "import sys; sys.path[:] = filter(None, sys.path); from torch.distributed.run import main; main()"
+TORCHRUN = [sys.executable, "-c", STARTED]
 
 
 @contextlib.contextmanager
 def joined() -> Iterator[None]:
     """While open, the processes that `torchrun` started can talk to each other. One process has nobody to talk to."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+    if not by_torchrun() or dist.is_initialized():
         yield
         return
     backend = "gloo"

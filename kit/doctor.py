@@ -8,21 +8,21 @@ import os
 import platform
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from utils import UsageError, checkpoints, data
 from utils.device import pick_device, pick_precision, try_convolution
 
 from .console import install, quoted, shown, typed
-from .platforms import KIT, find_root, platform_name, runs_folder, runs_will_vanish
+from .platforms import KIT, find_root, platform_name, runs_folder, runs_will_vanish, try_to_write
 
 Finding = tuple[bool, str, str]  # is it well, what was found, what mends it
-PACKAGES = (  # of requirements.txt, but for the notebooks' server and the tests
+PACKAGES = (  # of requirements.txt, but for the tests; of the notebooks' server only what `report` needs
     "torch", "torchvision", "numpy", "pillow", "safetensors", "tqdm", "filelock", "pooch", "matplotlib", "ipywidgets",
-    "wandb", "pyyaml", "pytorch-fid", "scipy",
+    "wandb", "pyyaml", "pytorch-fid", "scipy", "ipykernel", "nbformat", "nbclient", "nbconvert",
 )  # fmt: skip
 
 
@@ -76,10 +76,8 @@ def _packages() -> list[Finding]:
 def _runs() -> list[Finding]:
     """Whether runs can be kept where they are to be: found by writing there."""
     runs = runs_folder()
-    existing = next(place for place in (runs, *runs.parents) if os.path.lexists(place))
     try:
-        with tempfile.TemporaryFile(dir=existing):
-            free = shutil.disk_usage(existing).free / 2**30
+        free = shutil.disk_usage(try_to_write(runs)).free / 2**30
     except OSError as error:
         other = os.path.join(os.path.expanduser("~"), "runs")  # any where one may write
         how = (
@@ -99,22 +97,34 @@ def _resources() -> list[Finding]:
 
     found = importlib.machinery.PathFinder.find_spec("utils")  # what `import utils` would take in a new kernel
     first = found is not None and Path(found.origin or "").parent == KIT / "utils"
-    weights = [name for name in checkpoints.SHIPPED if (checkpoints.FOLDER / f"{name}.safetensors").is_file()]
+    weights = [name for name in checkpoints.SHIPPED if _readable(checkpoints.FOLDER / f"{name}.safetensors")]
+    rest = [name for name in checkpoints.SHIPPED if name not in weights]
     try:
         course = f"course's data in {shown(data.find_cpen455(find_root('cpen455')))}"
     except UsageError:
         course = f"course's data not found: cartoons need none; {typed('data', 'cpen455')} fetches it"
+    inception = (True, "Inception weights found", "")
     try:
         inception_weights()
-        inception = "Inception weights found"
-    except (UsageError, ImportError):
-        inception = "Inception weights not found: FID is left out; the command fid fetches them with --download"
+    except ImportError:
+        inception = (True, "Inception weights not looked for: FID is left out", "")
+    except UsageError as error:
+        unset = "set FID_INCEPTION to that file, or to nothing"
+        inception = (not os.environ.get("FID_INCEPTION"), f"FID is left out: {error}", unset)
     shadowed = f"put {KIT} first on sys.path: another package of that name comes before"
     shipped = f"shipped weights: {', '.join(weights) or 'none'}"
+    shipped += f"; missing or damaged: {', '.join(rest)}" if rest else ""
     return [
         (first, f"utils is {shown(KIT / 'utils')}", shadowed),
-        (len(weights) == len(checkpoints.SHIPPED), shipped, quoted("git", "-C", shown(KIT), "checkout", "checkpoints")),
+        (not rest, shipped, quoted("git", "-C", shown(KIT), "checkout", "checkpoints")),
         (True, course, ""),
         (True, f"W&B key {'found' if wandb_key() else 'not found: logging stays off'}", ""),
-        (True, inception, ""),
+        inception,
     ]
+
+
+def _readable(file: Path) -> bool:
+    """Whether these are weights, and all of them: an empty file or a pointer to one elsewhere is none."""
+    with contextlib.suppress(OSError, SafetensorError), safe_open(file, framework="pt"):
+        return True
+    return False

@@ -15,6 +15,8 @@ from torch import Tensor
 from utils import UsageError
 from utils.checkpoints import write_atomically
 
+from .console import typed
+
 FORMATS = ("2024", "2023")
 
 
@@ -28,7 +30,7 @@ def rows(names: list[str], labels: list[int], format: str = "2024", fid: float |
             raise UsageError("the 2024 format has no place for --fid: leave it out, or add --format 2023")
         return [[name, str(label)] for name, label in zip(names, labels, strict=True)]
     if fid is None or not math.isfinite(fid) or fid < 0:
-        raise UsageError("the 2023 format ends in the samples' FID: give --fid NUMBER (python -m kit fid)")
+        raise UsageError(f"the 2023 format ends in the samples' FID: give --fid NUMBER, that of `{typed('fid')}`")
     named = [[PurePosixPath(name).name, str(label)] for name, label in zip(names, labels, strict=True)]
     return [["id", "label"], *named, ["fid", f"{fid:g}"]]
 

@@ -1,11 +1,13 @@
 """Laptop, Kaggle or Colab: which one this is, where its folders are, and what they hold."""
 
 import contextlib
+import glob
 import netrc
 import os
 import platform
 import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -67,6 +69,21 @@ def runs_will_vanish() -> bool:
     return platform_name() == "colab" and not COLAB_DRIVE.is_dir() and not checkpoints.given_runs()
 
 
+def try_to_write(folder: Path) -> Path:
+    """-> the folder, or the nearest above it that is there; OSError unless one may write into it. Nothing is left."""
+    existing = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    with tempfile.TemporaryFile(dir=existing, prefix="."):
+        return existing
+
+
+def check_writable(folder: str | Path) -> None:
+    """Raises UsageError unless one may write into the folder, which need not exist: before long work, not after."""
+    try:
+        try_to_write(Path(folder))
+    except OSError as error:
+        raise UsageError(f"cannot write into {folder} ({error.strerror}): choose another folder") from None
+
+
 def password_in_netrc(hosts: list[str]) -> str | None:
     """The password for the first of the hosts that $NETRC, ~/.netrc or ~/_netrc knows."""
     given = os.environ.get("NETRC")
@@ -98,9 +115,11 @@ def check_name(run: str | Path) -> None:
     name = run.as_posix() if isinstance(run, Path) else run
     parts = name.split("/")
     escapes = any(part in ("", ".", "..") or part != os.path.basename(part) for part in parts)
-    if escapes or len(parts) > 2 or name.startswith("-") or parts[0] == DEMO:
+    if not name.isprintable() or any(part != part.strip() for part in parts):
+        raise UsageError(f"--run {name!r}: a name has no space at its ends, and only letters that can be printed")
+    if escapes or len(parts) > 2 or name.startswith("-") or parts[0].casefold() == DEMO:  # Mac and Windows fold case
         raise UsageError(f"--run takes a NAME or SWEEP/NAME, other than {DEMO!r}, not {name!r}")
-    if name in checkpoints.SHIPPED:
+    if name.casefold() in checkpoints.SHIPPED:
         raise UsageError(f"--run {name}: shipped weights are called so: choose another name")
 
 
@@ -109,7 +128,7 @@ def find_run(run: str | Path) -> Path:
     that is attached as read-only input, is copied to where it can go on."""
     folder = runs_folder() / run
     if not folder.exists() and not Path(run).is_absolute():
-        for config in sorted(KAGGLE_INPUT.glob(f"**/{run}/config.json")):
+        for config in sorted(KAGGLE_INPUT.glob(f"**/{glob.escape(str(run))}/config.json")):
             unfinished = folder.with_name(f".{folder.name}.tmp")
             shutil.rmtree(unfinished, ignore_errors=True)
             shutil.copytree(config.parent, unfinished)

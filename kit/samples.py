@@ -11,16 +11,18 @@ from utils.figures import save_png, to_picture
 from utils.pictures import visible
 
 from .console import typed
+from .platforms import check_writable
 
 SAMPLE = re.compile(r"Class(\d+)_image_(\d+)\.png")
 
 
 def new_folder(path: str | Path) -> Path:
     """The path, if nothing is there or a folder without anything of a person's: no old file may be taken for a new one.
-    Raises UsageError."""
+    Raises UsageError, also where one may not write."""
     path = Path(path)
     if path.exists() and (not path.is_dir() or visible(path)):
         raise UsageError(f"{path} is there already and not empty: choose another, so that nothing old is counted")
+    check_writable(path)
     return path
 
 

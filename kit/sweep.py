@@ -8,17 +8,20 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 
 from utils import UsageError, checkpoints
+from utils.model import ModelConfig
 
 from .console import MAIN
 from .metrics import best_epoch
-from .platforms import runs_folder
-from .runs import StopRequest, load_state, read_config
+from .platforms import check_name, runs_folder
+from .runs import RunConfig, StopRequest, load_state, read_config
 
+SWITCHES = {field.name for config in (ModelConfig, RunConfig) for field in fields(config) if field.type is bool}
 Results = dict[str, list[np.ndarray]]  # for each setting its runs: (validation bits, accuracy in percent) of each
 
 
@@ -46,6 +49,8 @@ def read_grid(path: str | Path) -> dict[str, list]:
         grid[name] = choice["values"] if "values" in choice else [choice["value"]]
         if not isinstance(grid[name], list) or not grid[name]:
             raise UsageError(f"{path}: the `values` of parameter {name!r} must be a list of at least one")
+        if name not in SWITCHES and any(isinstance(value, bool) for value in grid[name]):
+            raise UsageError(f"{path}: parameter {name!r}: YAML takes on, off, yes and no for true and false: quote it")
     return grid
 
 
@@ -92,6 +97,10 @@ def run(path: str | Path, settings_of: Callable[[list[str]], dict], limit: int |
     all have come to. -> the exit status: 0, 1 if a point failed, 130 if asked to stop. `settings_of` gives the fields
     of the configs that `train` gets from such flags. Raises UsageError for a wrong file or wrong flags."""
     path = Path(path)
+    try:
+        check_name(f"{path.stem}/all")
+    except UsageError as error:
+        raise UsageError(f"{path}: its runs are called after it: rename this file ({error})") from None
     grid = read_grid(path)
     folder = runs_folder() / path.stem
     wanted = {run_name(point, grid): point for point in points(grid)}

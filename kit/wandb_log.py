@@ -15,7 +15,7 @@ from utils import UsageError
 from utils.checkpoints import write_atomically
 from utils.classify import Scores
 
-from .console import quoted, shown
+from .console import install, python, quoted, shown
 from .platforms import password_in_netrc, secret
 
 MODES = ("auto", "online", "offline", "off")
@@ -51,11 +51,12 @@ def resolve_mode(mode: str) -> str:
     package = importlib.util.find_spec("wandb")
     if mode != "off" and (package is None or package.origin is None):  # without an origin it is a folder of runs
         if asked:
-            raise UsageError(f"W&B mode {mode!r} needs a package that is not installed: pip install wandb")
-        print("note: no logging to W&B: its package is not installed (pip install wandb)", file=sys.stderr)
+            raise UsageError(f"W&B mode {mode!r} needs a package that is not installed: {install('wandb')}")
+        print(f"note: no logging to W&B: its package is not installed ({install('wandb')})", file=sys.stderr)
         return "off"
     if mode == "online" and not wandb_key():
-        raise UsageError(f"W&B mode 'online' needs a key: set {KEY}, run `wandb login`, or choose offline or off")
+        login = quoted(python(), "-m", "wandb", "login")
+        raise UsageError(f"W&B mode 'online' needs a key: set {KEY}, run `{login}`, or choose offline or off")
     return mode
 
 
@@ -107,7 +108,7 @@ class Tracker:
         # the axis of all charts; W&B's own step would drop what comes late, as a gallery of an epoch already logged
         self.run.define_metric("step")
         self.run.define_metric("*", step_metric="step")
-        self.sync = quoted("wandb", "sync", shown(Path(self.run.dir).parent))
+        self.sync = quoted(python(), "-m", "wandb", "sync", shown(Path(self.run.dir).parent))
         said = f"logs to {self.run.url}" if mode == "online" else f"writes here; send it by: {self.sync}"
         print(f"note: W&B {said}", file=sys.stderr)
 

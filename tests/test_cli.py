@@ -19,9 +19,10 @@ from scipy.stats import binomtest
 from kit.__main__ import COMMANDS, build_parser, main
 from kit.commands import Parser, add_flags, call
 from kit.commands.generate import read_classes
+from kit.runs import sole_writer
 from kit.wandb_log import MODES
 from utils import UsageError, checkpoints
-from utils.data import DATASETS
+from utils.data import CPEN455_CLASSES, DATASETS
 from utils.fusion import SITES
 from utils.training import PRESETS
 
@@ -149,6 +150,38 @@ def test_demo(runs, capsys):
     with Image.open(runs / "demo" / "gallery.png") as picture:
         assert picture.width > picture.height > 4 * 8
     assert main(["demo", *TINY, "--epochs", "1", "--train-limit", "32"]) == 0  # a second demo replaces the first
+    assert json.loads((runs / "demo" / "config.json").read_text())["pictures"] == 32
+    assert [path.name for path in runs.iterdir()] == ["demo"]
+
+
+@pytest.fixture
+def demo_before(runs) -> Path:
+    (runs / "demo").mkdir(parents=True)
+    save_small_model(runs / "demo" / "best.safetensors", 4)
+    return runs / "demo"
+
+
+@pytest.mark.parametrize(
+    "flags,word",
+    [
+        *((["--device=cuda"], "cuda"), (["--init=nope"], "no weights found for 'nope'")),
+        *((["--init=demo"], "others: dark, light"), (["--time-limit=0s"], "the demo was stopped")),
+    ],
+)
+def test_a_demo_that_does_not_end_leaves_the_one_before(demo_before, capsys, monkeypatch, flags, word):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["demo", *TINY, "--epochs=1", "--train-limit=32", *flags]) == 2
+    said, wrong = capsys.readouterr()
+    assert wrong.count("\n") == 1 and word in wrong
+    assert "training on" not in said or flags[0] not in ("--device=cuda", "--init=nope")
+    assert [path.name for path in demo_before.parent.iterdir()] == ["demo"]
+    assert [path.name for path in demo_before.iterdir()] == ["best.safetensors"]
+
+
+def test_two_demos_at_once(demo_before, capsys):
+    with sole_writer(demo_before):
+        assert_refused(capsys, ["demo", *TINY, "--epochs=1"], "another process trains")
+    assert [path.name for path in demo_before.iterdir()] == ["best.safetensors"]
 
 
 def test_train_and_resume(runs, picture_folder, capsys):
@@ -368,7 +401,7 @@ def test_wrong_settings_of_the_others(weights, picture_folder, tmp_path, capsys)
     model = ["--checkpoint", weights]
     assert_refused(capsys, ["evaluate", *model, "--dataset", "cartoons"], "burger", "others: dark, light")
     assert_refused(capsys, ["evaluate", *model, "--split", "exam"], "unknown split 'exam'")
-    assert_refused(capsys, ["evaluate", *model, "--prior", "1,2,3"], "prior must be 2 numbers")
+    assert_refused(capsys, ["evaluate", *model, "--prior", "1,2,3"], "prior must be 2 numbers", "3 are given")
     assert_refused(capsys, ["evaluate", *model, "--prior", "much"], "--prior must be 2 numbers")
     assert_refused(capsys, ["evaluate", *model, "--calibrate", "-1"], "--calibrate must not be negative")
     assert_refused(capsys, ["evaluate", *model, "--batch-size", "0"], "batch_size must be at least 1")
@@ -401,10 +434,13 @@ def test_a_package_without_which_nothing_works_is_named(absent):
         (PermissionError(13, "Permission denied", "/shut/x"), "error: /shut/x: Permission denied"),
         (OSError(28, "No space left on device"), "error: No space left on device"),
         (OSError("odd\nthings"), "error: odd things"),
-        (MemoryError(), "lower --batch-size"),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), "lower --batch-size"),
-        (RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"), "lower --batch-size"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), "--batch-size"),
+        (MemoryError(), "not enough memory: ask for fewer pictures at once"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), "not enough memory"),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"), "not enough memory"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+            "not enough memory",
+        ),
         (ImportError("DLL load failed", name="torch._C"), "package 'torch' does not work here (DLL load failed)"),
     ],
 )
@@ -471,3 +507,62 @@ def test_numbers_and_names_that_nobody_means(weights, picture_folder, tmp_path, 
 def test_weights_that_may_not_be_read(weights, capsys, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_args: False)  # root may read everything
     assert_refused(capsys, ["evaluate", "--checkpoint", weights], f"{weights} cannot be read")
+
+
+@pytest.mark.parametrize("closed,status", [("2>&-", 2), (">&-", 2), (">&- 2>&-", 2), ("<&- >&- 2>&-", 2)])
+def test_closed_streams_change_no_status(closed, status):
+    start = ["sh", "-c", f'exec "$0" -m kit evaluate --checkpoint nothing {closed}', sys.executable]
+    done = subprocess.run(start, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.returncode == status and "Traceback" not in done.stderr
+    assert ("no weights found" in done.stderr) == ("2" not in closed)
+
+
+@pytest.mark.parametrize(
+    "left_over", [{"WORLD_SIZE": ""}, {"WORLD_SIZE": "4"}, {"RANK": "3"}, {"WORLD_SIZE": "4", "RANK": "3"}]
+)
+def test_what_a_cluster_has_left_in_the_environment_starts_nothing(left_over, capsys, monkeypatch):
+    for name, value in left_over.items():
+        monkeypatch.setenv(name, value)
+    assert_refused(capsys, ["evaluate", "--checkpoint", "nothing"], "no weights found for 'nothing'")
+
+
+def test_only_a_switch_is_true_or_false():
+    parser = build_parser()
+    args = parser.parse_args(["train", "--run=true", "--flip=true", "--compile=False", "--no-flip=True"])
+    assert (args.run, args.flip, args.compile) == ("true", False, False)
+    assert parser.parse_args(["evaluate", "--checkpoint=False"]).checkpoint == "False"
+    with pytest.raises(UsageError, match="explicit argument 'maybe'"):
+        parser.parse_args(["train", "--flip=maybe"])
+
+
+def test_where_one_may_not_write_is_said_before_the_work(weights, course_data, tmp_path, capsys, monkeypatch):
+    def work(*_args, **_how):
+        raise AssertionError("it has begun")
+
+    (tmp_path / "file").touch()
+    shut = tmp_path / "file" / "in"
+    monkeypatch.setattr("kit.distributed.generate", work)
+    monkeypatch.setattr("kit.commands.report.page", work)
+    monkeypatch.setattr("kit.commands.report.DIST", shut)
+    monkeypatch.setattr("kit.classifier.Classifier.log_likelihoods", work)
+    model = ["--checkpoint", weights]
+    assert_refused(capsys, ["generate", *model, "--out", shut], f"cannot write into {shut} (Not a directory)")
+    assert_refused(capsys, ["report", weights], f"cannot write into {shut}")
+    course = small_model(torch.float32, num_classes=4)
+    course.class_names = CPEN455_CLASSES
+    checkpoints.save_model(course, tmp_path / "course.safetensors")
+    whose = ["--checkpoint", tmp_path / "course.safetensors", "--data-root", course_data]
+    assert_refused(capsys, ["submit", *whose, "--out", shut / "a.csv"], f"cannot write into {shut}")
+    with pytest.raises(AssertionError, match="it has begun"):
+        main([*map(str, ["generate", *model, "--out", tmp_path / "new" / "out"])])
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_kernel_starts_without_a_word(tmp_path, capfd):
+    import nbformat
+
+    from notebooks import build
+
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("print(6 * 7)")])
+    build.execute(notebook, tmp_path, timeout=60)
+    assert notebook.cells[0].outputs[0].text == "42\n" and "WARNING" not in capfd.readouterr().err

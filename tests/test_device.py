@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils import device
+from utils import UsageError, device
 
 
 @pytest.mark.parametrize("capability,expected", [((6, 0), "float16"), ((7, 5), "float16"), ((8, 0), "bfloat16")])
@@ -56,3 +56,15 @@ def test_a_compiler_that_works_is_tried_in_silence(monkeypatch, capsys, caplog):
     device.check_compile(torch.device("cpu"))
     assert len(asked) == 1 and not logging.root.manager.disable
     assert capsys.readouterr() == ("", "") and caplog.records == []
+
+
+@pytest.mark.parametrize("name", ["foo", "", "cpu:9", "meta", "CUDA", "cuda:", "cuda:-1", "mps:0"])
+def test_a_device_that_is_none(name):
+    with pytest.raises(UsageError, match=f"device {name!r} is unknown: choose from auto, cpu, cuda, mps"):
+        device.pick_device(name)
+
+
+def test_an_apple_gpu_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UsageError, match=r"^device 'mps' does not work here.{0,99}cpu, cuda, mps$"):
+        device.pick_device("mps")

@@ -26,7 +26,7 @@ def desk(tmp_path, picture_folder, monkeypatch) -> Path:
     desk = tmp_path / "my desk"
     desk.mkdir()
     picture_folder.rename(desk / "pics")
-    for name in ("utils.py", "platforms.py"):
+    for name in ("utils.py", "platforms.py", "random.py", "json.py", "torch.py"):
         (desk / name).write_text("raise RuntimeError('the wrong one')")
     (desk / "kit").mkdir()
     (desk / "kit" / "__init__.py").write_text("raise RuntimeError('the wrong one')")
@@ -47,6 +47,8 @@ def test_the_users_folder_in_arguments(monkeypatch):
         "~/a=b.png": "/home/ada/a=b.png",
         "a/~/b": "a/~/b",
         "~backup": "~backup",
+        "~root/a": "~root/a",
+        "--out=~root": "--out=~root",
         "--run=a~": "--run=a~",
     }.items():
         assert spelled_our_way(typed) == meant
@@ -59,7 +61,12 @@ def test_the_users_folder_in_arguments(monkeypatch):
 def test_runs_folder_of_the_environment(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    expected = {"~/runs": tmp_path / "home" / "runs", "a/../runs": tmp_path / "runs", "/all/runs": Path("/all/runs")}
+    expected = {
+        "~/runs": tmp_path / "home" / "runs",
+        "~root": tmp_path / "~root",
+        "a/../runs": tmp_path / "runs",
+        "/all/runs": Path("/all/runs"),
+    }
     for given, folder in expected.items():
         monkeypatch.setenv("PIXELCNN_RUNS", given)
         assert platforms.runs_folder() == checkpoints.given_runs() == folder
@@ -67,6 +74,8 @@ def test_runs_folder_of_the_environment(tmp_path, monkeypatch):
     weights = save_small_model(tmp_path / "home" / "runs" / "mine" / "best.safetensors", 2)
     monkeypatch.setenv("PIXELCNN_RUNS", "~/runs")
     assert checkpoints.find_weights("mine") == platforms.find_weights("mine") == weights
+    with pytest.raises(UsageError, match=f"a run in {tmp_path / 'home' / 'runs'}, or"):
+        checkpoints.find_weights("other")
     monkeypatch.setenv("PIXELCNN_RUNS", "")
     assert platforms.runs_folder() == checkpoints.RUNS and checkpoints.given_runs() is None
 
@@ -175,15 +184,43 @@ def test_another_of_windows_drives(tmp_path, monkeypatch):
     assert console.shown(tmp_path / "a") == str(tmp_path / "a")
 
 
-@pytest.mark.parametrize("name", ["cartoons", "cpen455-hybrid", "demo", "demo/x", "a/b/c", "../a", "a//b", "", "-a"])
+@pytest.mark.parametrize(
+    "name",
+    ["cartoons", "cpen455-hybrid", "demo", "demo/x", "a/b/c", "../a", "a//b", "", "-a", "Demo", "DEMO/x", "CpEn455"],
+)
 def test_names_that_no_run_may_have(name):
     for run in (name, Path(name)) if name not in ("", "a//b") else (name,):
         with pytest.raises(UsageError, match="--run"):
             platforms.check_name(run)
 
 
+@pytest.mark.parametrize("name", [" ", "a ", "s/ a", "s /a", "a\nb", "a\tb", "\x1b[1m", "a\u200bb"])
+def test_names_that_nobody_sees_as_they_are(name):
+    with pytest.raises(UsageError, match="no space at its ends") as refused:
+        platforms.check_name(name)
+    assert str(refused.value).isprintable()
+
+
 def test_names_that_a_run_may_have(tmp_path):
-    for run in ("mine", "my run", "cartoons/lr=0.1", "cartoons2", "猫", tmp_path / "cartoons", tmp_path / "demo"):
+    for run in (
+        "mine",
+        "my run",
+        "cartoons/lr=0.1",
+        "cartoons2",
+        "猫",
+        "~root",
+        "demo2",
+        "a**b",
+        tmp_path / "cartoons",
+        tmp_path / "demo",
+    ):
         platforms.check_name(run)
     with pytest.raises(UsageError, match="NAME or SWEEP/NAME"):
         platforms.check_name(str(tmp_path / "a"))
+
+
+def test_another_users_folder_is_a_name_like_any_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "~root").mkdir(parents=True)
+    weights = save_small_model(tmp_path / "runs" / "~root" / "best.safetensors", 2)
+    assert checkpoints.find_weights("~root", tmp_path / "runs") == weights

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import tiny
+from conftest import save_small_model, tiny
 
 from kit import doctor, platforms
 from kit.__main__ import main
@@ -51,10 +51,11 @@ def test_the_doctor_says_how_to_mend(capsys, monkeypatch, tmp_path):
 
 
 def test_the_doctor_names_all_that_the_kit_needs(capsys, monkeypatch):
-    """Of requirements.txt, but for the notebooks' server and the tests."""
+    """Of requirements.txt, but for the tests; of the notebooks' server what a report needs."""
     needed, _, _ = (platforms.KIT / "requirements.txt").read_text(encoding="utf-8").partition("# make test")
     names = re.findall(r"^([\w-]+)", needed, re.MULTILINE)
-    assert len(names) > 10 and set(names) - {"jupyterlab", "ipykernel"} == set(doctor.PACKAGES)
+    brought = {"nbformat", "nbclient", "nbconvert"}  # by jupyterlab, and needed without it
+    assert len(names) > 10 and set(names) - {"jupyterlab"} | brought == set(doctor.PACKAGES)
 
     def none_of_it(_name):
         raise doctor.importlib.metadata.PackageNotFoundError
@@ -173,3 +174,39 @@ def test_a_gpu_that_is_listed_but_does_not_work(monkeypatch, capsys):
     assert "cuda is listed but does not work (CUDA error: no kernel image" in capsys.readouterr().out
     lines = "\n".join(findings(capsys))
     assert "device cpu" in lines and re.search(r"MEND  GPU 0: Tesla P100.*\n      -> choose another", lines)
+
+
+def test_the_doctor_reads_the_shipped_weights(capsys, monkeypatch, tmp_path):
+    """An empty file, a pointer to one elsewhere, and one that is cut off are none."""
+    monkeypatch.setattr(checkpoints, "FOLDER", tmp_path)
+    for name in checkpoints.SHIPPED:
+        save_small_model(tmp_path / f"{name}.safetensors", 2)
+    assert any(line.startswith("ok    shipped weights") for line in findings(capsys))
+    whole = (tmp_path / "cpen455.safetensors").read_bytes()
+    for content in (b"", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", whole[:-4]):
+        (tmp_path / "cpen455.safetensors").write_bytes(content)
+        lines = "\n".join(findings(capsys))
+        assert re.search(r"MEND  shipped weights: .*; missing or damaged: cpen455\n", lines), lines
+
+
+def test_the_doctor_says_what_is_wrong_with_the_inception_weights(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("FID_INCEPTION", str(tmp_path / "nothing.pth"))
+    assert f"MEND  FID is left out: $FID_INCEPTION names {tmp_path / 'nothing.pth'}" in "\n".join(findings(capsys))
+    monkeypatch.delenv("FID_INCEPTION")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    assert any(
+        line.startswith("ok    FID is left out: no Inception weights: add --download") for line in findings(capsys)
+    )
+
+
+@pytest.mark.parametrize("name", ["a**b", "[x]", "what?", "*"])
+def test_a_runs_name_is_no_pattern(places, name, monkeypatch):
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
+    attached = places / "kaggle_input" / "n" / "runs"
+    for run in (name, "x", "whatx", "ab"):
+        (attached / run).mkdir(parents=True)
+    (attached / "x" / "config.json").write_text("other")
+    (attached / "whatx" / "config.json").write_text("other")
+    assert not platforms.find_run(name).exists()
+    (attached / name / "config.json").write_text("its own")
+    assert (platforms.find_run(name) / "config.json").read_text() == "its own"

@@ -149,6 +149,8 @@ def test_a_wrong_sweep_is_refused_before_anything_runs(tmp_path, capsys):
         ("{method: bayes, parameters: {lr: {value: 1}}}", "method: grid"),
         ("{method: grid}", "no `parameters`"),
         ("{method: grid, parameters: {minutes: {value: 5}}}", "give `epochs`, not `minutes`"),
+        ("{method: grid, parameters: {wandb: {value: off}}}", "parameter 'wandb': YAML takes on, off, yes and no"),
+        ("{method: grid, parameters: {fusion: {values: [film, no]}}}", "quote it"),
         ("{", "is not YAML"),
         ("[]", "method: grid"),
     ]:
@@ -176,7 +178,7 @@ def test_shipped_sweeps_run_under_wandbs_agent(path, monkeypatch):
     for point in sweep.points(sweep.read_grid(path)):
         theirs = create_sweep_command_args({"args": {name: {"value": value} for name, value in point.items()}})["args"]
         assert theirs == sweep.flags(point)
-        args = parser.parse_args(["train", *map(spelled_our_way, theirs)])
+        args = parser.parse_args(["train", *theirs])
         model_config, train_config = run_configs(args.preset, 4, **given(vars(args)))
         values = model_config.to_dict() | vars(train_config)
         if "fusion" in point:
@@ -203,9 +205,7 @@ def test_the_grid_in_its_order():
 
 
 def test_wandbs_spelling_of_flags():
-    args = build_parser().parse_args(
-        ["train", *map(spelled_our_way, ["--run=x_y", "--nr_filters=7", "--flip=True", "--compile=False"])]
-    )
+    args = build_parser().parse_args(["train", "--run=x_y", "--nr_filters=7", "--flip=True", "--compile=False"])
     assert (args.run, args.nr_filters, args.flip, args.compile) == ("x_y", 7, True, False)
     assert spelled_our_way("a_file.png") == "a_file.png"
 
@@ -221,3 +221,18 @@ def test_asked_to_stop_between_two_points_no_other_begins():
     with StopRequest(math.inf) as stop:
         signal.raise_signal(signal.SIGTERM)
         assert sweep.run_child(["a command that is not there"], stop) == 130
+
+
+@pytest.mark.parametrize("name", ["demo.yaml", "Demo.yaml", "my sweep .yaml", "-a.yaml"])
+def test_a_file_whose_name_no_run_may_have_is_refused_at_once(tmp_path, capsys, monkeypatch, name):
+    monkeypatch.setattr(sweep, "run_child", lambda *_args: pytest.fail("it has begun"))
+    (tmp_path / name).write_text("{method: grid, parameters: {lr: {value: 0.1}}}")
+    assert main(["sweep", str(tmp_path / name)]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and "rename this file" in said.err and said.err.count("\n") == 1
+
+
+def test_words_in_quotes_and_switches_stay(tmp_path):
+    path = tmp_path / "words.yaml"
+    path.write_text("{method: grid, parameters: {wandb: {value: 'off'}, flip: {values: [yes, no]}}}")
+    assert sweep.read_grid(path) == {"wandb": ["off"], "flip": [True, False]}

@@ -8,6 +8,7 @@ sampling, classify         drawing pixel by pixel; Bayes' rule and its scores
 muon, training             the optimiser; losses, steps, presets;   checkpoints, figures: weights; pictures
 """
 
+import os
 from collections.abc import Iterable, Sequence
 
 __version__ = "2026.11.28"  # the day it was published; of several kits, the notebooks' first cell takes the newest
@@ -22,6 +23,18 @@ def listing(names: Iterable[str], most: int = 10) -> str:
     shown = list(names)
     rest = len(shown) - most
     return ", ".join(shown[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def at_home(path: str | os.PathLike) -> str:
+    """The path with the user's folder for `~` at its beginning; `~NAME` is a name like any other."""
+    path = os.fspath(path)
+    return os.path.expanduser(path) if path == "~" or path.startswith(("~/", "~\\")) else path
+
+
+def by_torchrun() -> bool:
+    """Whether this is one of several processes: `torchrun` sets all of these, a cluster's shell may hold a few."""
+    needed = "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"
+    return all(map(os.environ.get, needed)) and os.environ["WORLD_SIZE"] != "1"
 
 
 def class_order(wanted: Sequence[str], names: Sequence[str], who: str, whose: str) -> list[int]:

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from . import UsageError, class_order
+from . import UsageError, at_home, class_order
 from .model import ConditionalPixelCNN, ModelConfig
 
 FOLDER = Path(__file__).resolve().parents[1] / "checkpoints"
@@ -26,7 +26,8 @@ METADATA_KEY = "conditional-pixelcnn"
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
-    """`write(temporary)`, then fsync and rename: at any moment `path` is the old file or the new one, whole.
+    """`write(temporary)`, then fsync and rename: at any moment `path` is the old file or the new one, whole. Others may
+    read it if the umask lets them.
 
     Raises UsageError when the disk is full or not writable; the old file is as it was, nothing is left beside it.
     """
@@ -36,12 +37,19 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode & 0o777  # by the umask, or the folder; safetensors lets nobody else read
+        temporary.unlink()
         write(temporary)
+        with contextlib.suppress(OSError):  # a mounted Drive has no modes
+            temporary.chmod(mode)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch.save turns a full disk into RuntimeError
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        if "inline_container" in reason or "PytorchStreamWriter" in reason:
+            reason = "the disk is full or not writable"
         raise UsageError(f"cannot save {path}: {reason}; what was there before is unchanged") from error
     finally:
         with contextlib.suppress(OSError):
@@ -107,26 +115,28 @@ def with_classes(model: ConditionalPixelCNN, class_names: Sequence[str], who: st
 def given_runs() -> Path | None:
     """Where $PIXELCNN_RUNS says that runs are kept, absolute; None if it is not set, or empty."""
     given = os.environ.get("PIXELCNN_RUNS")
-    return Path(os.path.abspath(os.path.expanduser(given))) if given else None
+    return Path(os.path.abspath(at_home(given))) if given else None
 
 
 def find_weights(name_or_path: str | Path, runs: Path | None = None) -> Path:
-    """A shipped name, a run's name (its best weights), or a file or a run's folder -> the file; UsageError if there is
-    none. What is both a run's name and a file here is the run, unless it is written as a path: `./NAME`, or with its
-    suffix. Runs are in `runs`, in $PIXELCNN_RUNS or in checkpoints/runs."""
+    """A shipped name, a run's name or folder (its best weights, its last ones where it has no best) or a file -> the
+    file; UsageError if there is none. What is both a run's name and a file here is the run, unless it is written as a
+    path: `./NAME`, or with its suffix. Runs are in `runs`, in $PIXELCNN_RUNS or in checkpoints/runs."""
     runs = runs or given_runs() or RUNS
     name = str(name_or_path)
-    given = FOLDER / f"{name}.safetensors" if name in SHIPPED else Path(os.path.expanduser(name))
+    given = FOLDER / f"{name}.safetensors" if name in SHIPPED else Path(at_home(name))
     places = [runs / given, given]
     if name.startswith(".") or given.suffix == ".safetensors":
         places.reverse()
     for candidate in filter(Path.exists, places):
         if candidate.is_dir():
-            candidate = candidate / "best.safetensors"
+            best, last = candidate / "best.safetensors", candidate / "last.safetensors"
+            lost = not best.is_file() or not best.stat().st_size  # or the run has not been validated yet
+            candidate = last if lost and last.is_file() else best
         if not candidate.is_file():
             raise UsageError(f"no weights found for {name!r}: there is no {candidate}")
         if not os.access(candidate, os.R_OK):
             raise UsageError(f"{candidate} cannot be read: its permissions do not let you")
         return candidate
-    choices = f"a shipped name ({', '.join(SHIPPED)}), a run under checkpoints/runs/, or a .safetensors file"
+    choices = f"a shipped name ({', '.join(SHIPPED)}), a run in {runs}, or a .safetensors file"
     raise UsageError(f"no weights found for {name!r}: give {choices}")

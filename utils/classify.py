@@ -76,7 +76,7 @@ def log_posterior(log_likelihoods: Tensor, prior: Tensor | None = None) -> Tenso
     if prior is not None:
         if prior.shape != log_likelihoods.shape[1:] or not bool((prior >= 0).all()) or not 0 < prior.sum() < math.inf:
             rule = f"{log_likelihoods.shape[1]} numbers, none negative or infinite, not all 0"
-            raise UsageError(f"the prior must be {rule}")
+            raise UsageError(f"the prior must be {rule}; {prior.numel()} are given")
         log_likelihoods = log_likelihoods + torch.log(prior / prior.sum()).to(log_likelihoods)
     return torch.log_softmax(log_likelihoods, dim=1)
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import re
 import warnings
 from pathlib import Path
 
@@ -17,7 +18,11 @@ def pick_device(name: str = "auto") -> torch.device:
     """`auto` is the first of CUDA, MPS and the CPU that does a real convolution: a GPU may be listed although
     this build of PyTorch has no kernels for it. Raises UsageError when a device asked for by name does not work.
     """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?|mps", name):
+        raise UsageError(f"device {name!r} is unknown: choose from auto, cpu, cuda, mps (cuda:1 is the second GPU)")
     listed = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "mps" and not listed["mps"]:
+        raise UsageError("device 'mps' does not work here (no Apple GPU is found); choose from auto, cpu, cuda, mps")
     for kind in [kind for kind in listed if listed[kind]] if name == "auto" else [name]:
         try:
             device = torch.device(kind)

@@ -14,9 +14,9 @@ import inspect
 import os
 import re
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
-from utils import UsageError
+from utils import UsageError, at_home
 from utils.model import ModelConfig
 
 from ..runs import RunConfig
@@ -28,7 +28,9 @@ GIVEN_BY_DATA = "num_classes"  # the one field of them that nobody types
 
 class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args, namespace=None):  # type: ignore[override]
-        parsed, rest = super().parse_known_args([spelled_our_way(argument) for argument in args], namespace)
+        known = self._option_string_actions.items()
+        switches = {flag for flag, action in known if isinstance(action, argparse.BooleanOptionalAction)}
+        parsed, rest = super().parse_known_args([spelled_our_way(word, switches) for word in args], namespace)
         for name, value in vars(parsed).items():
             if isinstance(value, int) and name != "seed" and abs(value) >= MOST:
                 self.error(f"argument --{name.replace('_', '-')}: {value} is far too large")
@@ -38,19 +40,16 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message} (see {self.prog} --help)")
 
 
-def spelled_our_way(argument: str) -> str:
-    """W&B's agent writes --nr_filters=40 and --flip=True; ~ is the user's folder, also where no shell has said so."""
+def spelled_our_way(argument: str, switches: Collection[str] = ()) -> str:
+    """W&B's agent writes --nr_filters=40 and, of the switches, --flip=True; ~ is the user's folder, also where no shell
+    has said so."""
     flag, equals, value = argument.partition("=")
     if not flag.startswith("--"):
         return at_home(argument)
     flag, value = flag.replace("_", "-"), at_home(value)
-    if value.lower() in ("true", "false"):
+    if flag in switches and value.lower() in ("true", "false"):
         return flag if value.lower() == "true" else flag.replace("--", "--no-", 1)
     return flag + equals + value
-
-
-def at_home(path: str) -> str:
-    return os.path.expanduser(path) if path == "~" or path.startswith(("~/", "~\\")) else path
 
 
 @functools.cache

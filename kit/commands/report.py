@@ -9,7 +9,7 @@ from utils import UsageError
 from utils.checkpoints import write_atomically
 
 from ..console import typed
-from ..platforms import KIT, find_weights, template
+from ..platforms import KIT, check_writable, find_weights, template
 
 DIST = KIT / "dist"
 NOT_SHOWN = {"badges", "bootstrap", "notebook-only"}  # tags of cells that are for the notebook's readers
@@ -33,6 +33,7 @@ def run(*runs: str, split: str = "validation", dataset: str | None = None, data_
     path = folders[0] / "report.html"
     if len(names) == 2 or not (folders[0] / "config.json").is_file():  # two runs, or weights that are not a run's
         path = DIST / ("report-" + "-".join(re.sub(r"[^\w.,=+]+", "-", name).strip("-") for name in names) + ".html")
+    check_writable(path.parent)
     text = page(f"Report: {' and '.join(names)}", RUNS=names, SPLIT=split, DATASET=dataset, DATA_ROOT=data_root)
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     print(f"{path}: {time.perf_counter() - started:.0f} s")
@@ -59,7 +60,8 @@ def page(title: str, **parameters) -> str:
     notebook = nbformat.read(build.FOLDER / "08_report.ipynb", as_version=4)
     tagged = {tag: cell for cell in notebook.cells for tag in cell.metadata.get("tags", [])}
     tagged["parameters"].source = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
-    tagged["bootstrap"].source = f"import sys\nsys.path.insert(0, {str(KIT)!r})\n%matplotlib inline"  # this kit
+    first = f"sys.path[:] = [{str(KIT)!r}, *filter(None, sys.path)]"  # this kit, and nothing of the current folder
+    tagged["bootstrap"].source = f"import sys\n{first}\n%matplotlib inline"
     try:
         build.execute(notebook, Path.cwd(), timeout=None)
     except CellExecutionError as error:

@@ -1,8 +1,11 @@
+from pathlib import Path
+
 from utils import class_order
 from utils.data import CPEN455_CLASSES
 
 from .. import distributed, leaderboard
 from ..classifier import Classifier
+from ..platforms import check_writable
 
 
 def run(
@@ -28,6 +31,7 @@ def run(
     models = options.load(calibrate)
     test = options.pictures(models, "cpen455", "test", data_root)
     leaderboard.rows([], [], format, fid)  # says what is wrong with them before the work starts
+    check_writable(Path(out).parent)
     nats = options.log_likelihoods(models, test.tensors()[0])
     log_p, how = options.judge(models, nats, "cpen455", data_root, calibrate)
     if distributed.rank():
