@@ -513,7 +513,7 @@ def test_weights_that_may_not_be_read(weights, capsys, monkeypatch):
 def test_closed_streams_change_no_status(closed, status):
     start = ["sh", "-c", f'exec "$0" -m kit evaluate --checkpoint nothing {closed}', sys.executable]
     done = subprocess.run(start, capture_output=True, text=True, cwd=Path(__file__).parents[1])
-    assert done.returncode == status and "Traceback" not in done.stderr
+    assert done.returncode == status and done.stdout == "" and "Traceback" not in done.stderr
     assert ("no weights found" in done.stderr) == ("2" not in closed)
 
 
