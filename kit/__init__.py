@@ -1,7 +1,7 @@
 """Everything around the model: `python -m kit COMMAND`.
 
 commands/                  one file a command; each calls what is below
-runs, train                a run on disk, and the loop that fills it;   sweep: a grid of runs
+runs, resume, train        a run on disk, how it goes on, and the loop that fills it;   sweep: a grid of runs
 metrics, minutes           its line an epoch; how many epochs fit
 platforms, distributed     laptop, Kaggle, Colab; several processes;    doctor: what is missing, and the cure
 console                    how a command is typed here

@@ -68,7 +68,7 @@ def epochs_before(
             epoch += 1.5 * saving / config.checkpoint_every  # and the averaged weights
             once += saving  # before the first epoch
     fitting = (0.95 * (end - time.perf_counter()) - once) / epoch
-    fitting = int(distributed.total(torch.tensor(0.0 if distributed.rank() else fitting)))
+    fitting = int(distributed.total(torch.tensor(0.0 if distributed.rank() else min(fitting, 1e6))))
     if fitting < 1:
         raise UsageError(f"an epoch takes about {epoch / 60:.2f} minutes: give more --minutes, or a --train-limit")
     distributed.say(f"an epoch takes about {epoch / 60:.2f} minutes here: {fitting} fit")

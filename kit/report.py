@@ -19,7 +19,7 @@ from torch import Tensor
 from utils import UsageError, checkpoints, classify, data, device, figures, mixture, sampling
 from utils.model import ConditionalPixelCNN
 
-from .metrics import best_epoch, read_metrics, validated
+from .metrics import best_epoch, read_metrics, validated, whole
 from .platforms import KIT, find_weights, load_model, load_pictures, machine
 from .runs import RunConfig, read_config
 from .scores import NAMED, draw_confusion, lowest, percent, wilson_interval
@@ -68,7 +68,7 @@ def examine(
     config, lines, epoch = None, [], ""
     if (file.parent / "config.json").is_file():
         config = read_config(file.parent.resolve())[1]
-        lines = read_metrics(file.parent / "metrics.jsonl")
+        lines = whole(read_metrics(file.parent / "metrics.jsonl"))
         if validated(lines) and file.name == "best.safetensors":
             epoch = f" of epoch {best_epoch(file.parent)['epoch']}"
     if dataset is None:

@@ -8,11 +8,10 @@ import os
 import re
 import shutil
 import signal
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from utils import UsageError, checkpoints, listing
 from utils.model import ModelConfig
 from utils.training import TrainConfig, check_at_least, configs_for
 
-from . import distributed
 from .platforms import find_run
 from .wandb_log import MODES
 
@@ -34,9 +32,9 @@ class Stopped(Exception):
 
 def seconds_of(text: str) -> float:
     """`11h30m`, `90m` or `45s` -> seconds; no text is no limit. Raises UsageError for anything else."""
-    parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    parts = re.fullmatch(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", text)
     if not parts:
-        raise UsageError(f"a time limit is written like 11h30m, 90m or 45s, not {text!r}")
+        raise UsageError(f"a time limit is written like 11h30m, 90m or 45s, not {text[:40]!r}")
     hours, minutes, seconds = (int(part or 0) for part in parts.groups())
     return 3600 * hours + 60 * minutes + seconds if text else math.inf
 
@@ -85,6 +83,7 @@ class RunConfig(TrainConfig):
 
 
 TRAINED = ("*.pt", "*.safetensors", "metrics.jsonl")  # what there is in a run's folder once it has been trained
+LOST = "holds {} of a run whose config.json is lost: put it back"  # the files that are left
 OF_THE_RUN = {field.name for field in fields(RunConfig)} - {field.name for field in fields(TrainConfig)}
 
 
@@ -178,38 +177,10 @@ def load_state(path: str | Path) -> dict:
     except Exception as error:  # torch.load has no common class for damaged files
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UsageError(f"{path} cannot be read as training state: {reason}") from None
-    if not isinstance(state, dict) or "epoch" not in state:
+    kinds = {"epoch": int, "batch": int, "total": int | float, "best": int | float}
+    if not isinstance(state, dict) or not all(isinstance(state.get(name), kind) for name, kind in kinds.items()):
         raise UsageError(f"{path} cannot be read as training state: it holds something else")
     return state
-
-
-def state_to_go_on_from(folder: Path, run: str | Path, resume: bool) -> dict | None:
-    """That of last.pt, or of previous.pt where last.pt is missing or damaged; None for a new run, and for one that was
-    killed before it first saved. Raises UsageError rather than let a run begin over one that has been trained."""
-    trained = sorted(f.name for kind in TRAINED for f in folder.glob(kind) if f.stat().st_size)
-    if not resume:
-        if (folder / "config.json").exists():
-            raise UsageError(f"run {str(run)!r} exists already: add --resume to go on, or choose another --run")
-        if trained:
-            left = f"{folder} holds {listing(trained)} of a run whose config.json is lost"
-            raise UsageError(f"{left}: put it back and add --resume, or choose another --run")
-        return None
-    if not folder.is_dir():
-        raise UsageError(f"there is no run {str(run)!r} to resume")
-    damages = []
-    for name in ("last.pt", "previous.pt"):
-        try:
-            state = load_state(folder / name)
-        except UsageError as damage:
-            damages.append(str(damage))
-            continue
-        if damages and not distributed.rank():
-            print(f"note: {damages[0]}; going on from {name}, epoch {state['epoch']}", file=sys.stderr)
-        return state
-    if trained:
-        cure = "put one of them back, or begin another --run, with --init for these weights"
-        raise UsageError(f"{'; '.join(damages)}; but {folder} holds {listing(trained)}: {cure}")
-    return None
 
 
 def _link(file: Path, copy: Path) -> None:
@@ -233,19 +204,26 @@ def sole_writer(folder: Path) -> Iterator[None]:
         yield
 
 
+def trained_files(folder: Path) -> list[str]:
+    """The names of the files that only training leaves in a run's folder."""
+    return sorted(file.name for kind in TRAINED for file in folder.glob(kind) if file.stat().st_size)
+
+
 def write_config(folder: Path, values: dict) -> None:
     """Writes config.json: {"model": ..., "train": ..., "classes": their names by label, "pictures": how many there are
-    to learn from}."""
+    to learn from, "validation_pictures": and in the validation split}."""
     text = json.dumps(values, indent=2) + "\n"
     checkpoints.write_atomically(folder / "config.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def read_values(folder: Path) -> dict:
-    """What `write_config` wrote; older runs lack the last two. Raises UsageError: missing or damaged."""
+    """What `write_config` wrote; older runs lack the last three. Raises UsageError: missing or damaged."""
     path = folder / "config.json"
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
+        if left := trained_files(folder):
+            raise UsageError(f"{folder} {LOST.format(listing(left))}") from None
         raise UsageError(f"there is no run {str(folder.name)!r} to resume ({path} is missing)") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} is damaged: {error}") from None
@@ -262,18 +240,6 @@ def read_config(run: str | Path) -> tuple[ModelConfig, RunConfig]:
         return ModelConfig.from_dict(values["model"]), RunConfig(**values["train"])
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{folder / 'config.json'} is damaged: {error}") from None
-
-
-def learned_from(folder: Path) -> tuple[Sequence[str] | None, int | None]:
-    """The classes of a run by label, and from how many pictures it learns; None where it does not say. Older runs say
-    their classes in their weights only."""
-    values = read_values(folder) if (folder / "config.json").exists() else {}
-    if "classes" in values:
-        return values["classes"], values.get("pictures")
-    for name in ("last.safetensors", "best.safetensors"):
-        with contextlib.suppress(UsageError):
-            return checkpoints.load_model(folder / name).class_names, None
-    return None, None
 
 
 def seed_step(seed: int, step: int, process: int) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from utils import UsageError, checkpoints, listing, training
+from utils.classify import Scores
 from utils.data import UNKNOWN, ImageDataset, shifted, to_float
 from utils.device import check_compile, memory_format, pick_device, pick_precision
 from utils.figures import gallery, save_png
@@ -22,6 +23,7 @@ from utils.model import ConditionalPixelCNN, ModelConfig
 from . import distributed, fid, metrics, runs, wandb_log
 from .minutes import epochs_before
 from .platforms import check_name, find_run, load_model, load_pictures
+from .resume import begin, check_end, check_pictures, learned_from, state_to_go_on_from
 from .runs import RunConfig, RunState, Stopped, StopRequest
 
 
@@ -62,20 +64,19 @@ def train(
         find_run(run)  # copies it where it must
     distributed.wait()
     folder = find_run(run)
-    state = runs.state_to_go_on_from(folder, run, resume)
-    if state and state["epoch"] > config.epochs:
-        done = f"run {str(run)!r} has been trained for {state['epoch']} epochs"
-        raise UsageError(f"{done}, it cannot end at {config.epochs}: give --epochs {state['epoch']} or more")
-    begin_with = load_model(config.init) if config.init and not state else None
-    names, count, who = None, None, f"run {str(run)!r}"
+    state = state_to_go_on_from(folder, run, resume)
     if state:
-        names, count = runs.learned_from(folder)
-    elif begin_with:
+        check_end(run, state, config.epochs)
+    begin_with = load_model(config.init) if config.init and not state else None
+    learned = learned_from(folder) if state else {}
+    names, who = learned.get("classes"), f"run {str(run)!r}"
+    if begin_with:
         names, who = begin_with.class_names, f"--init {config.init}"
-    train_set, validation_set, validated = _pictures(model_config, config, names, who)
-    if count not in (None, len(train_set)):
-        changed = f"{who} has learned from {count} pictures, now there are {len(train_set)}"
-        raise UsageError(f"{changed}: bring them back, or begin another --run, with --init for these weights")
+    train_set, validation_set, validated = _pictures(model_config, config, names, who, new=not state)
+    counts = {"pictures": len(train_set), "validation_pictures": len(validation_set)}
+    steps_per_epoch = math.ceil(len(train_set) / config.batch_size)
+    if state:
+        check_pictures(folder, run, learned, state, counts, steps_per_epoch)
     device = pick_device(config.device)
     precision = pick_precision(device, config.precision)
     if config.compile:
@@ -97,7 +98,7 @@ def train(
             run_state.best = math.inf  # else it might never be written again
         del state  # as large as the run's own
     else:  # a new run, or one that was killed before it first saved
-        _begin(model, begin_with, images, labels, config)
+        begin(model, begin_with, images, labels, config)
         averaged.load_state_dict(model.state_dict())
     forward: Callable[[Tensor, Tensor], Tensor] = model
     if distributed.size() > 1:
@@ -108,7 +109,7 @@ def train(
     rest_of_epoch = functools.partial(_train_epoch, run_state, forward, images, labels, precision)
     log_likelihoods = distributed.class_log_likelihoods
     validate = functools.partial(training.validate, averaged, precision=precision, log_likelihoods=log_likelihoods)
-    steps_per_epoch = math.ceil(len(labels) / config.batch_size)
+    lines = metrics.read_metrics(folder / "metrics.jsonl")
     distributed.wait()  # all have read before one writes
     with contextlib.ExitStack() as at_the_end:
         if first:
@@ -122,8 +123,10 @@ def train(
             parts = (rest_of_epoch, steps_per_epoch, validate, validated, draw, run_state, config, folder)
             config = replace(config, epochs=epochs_before(begun + 60 * minutes, *parts))
         values = {"model": model_config.to_dict(), "train": asdict(config)}
+        if run_state.epoch == config.epochs:
+            _complete(run_state, folder, lines, functools.partial(validate, validated))
         if first:
-            runs.write_config(folder, values | {"classes": train_set.classes, "pictures": len(train_set)})
+            runs.write_config(folder, values | {"classes": train_set.classes} | counts)
             # from here on a run without it has lost it; a damaged one is not to become previous.pt
             runs.save_state(run_state.state_dict(), folder / "last.pt")
         tracker = wandb_log.Tracker(mode, folder, values, train_set.classes)
@@ -135,13 +138,10 @@ def train(
             seconds = time.perf_counter() - started
             skipped, run_state.skipped = run_state.skipped, 0
             run_state.epoch, run_state.batch, run_state.total = run_state.epoch + 1, 0, 0.0
-            last, better, scores, validation = run_state.epoch == config.epochs, False, None, {}
+            last, scores = run_state.epoch == config.epochs, None
+            validation: dict = {}
             if last or run_state.epoch % config.validate_every == 0:
-                bpd, scores = validate(validated)
-                validation = {"validation_bpd": round(bpd, 5), "validation_accuracy": round(scores.accuracy, 5)}
-                better, run_state.best = bpd < run_state.best, min(bpd, run_state.best)
-                if not math.isfinite(bpd):
-                    raise Diverged(f"validation loss became {bpd} in epoch {run_state.epoch}")
+                validation, scores = _validation(run_state, *validate(validated))
             elif not all(bool(weights.isfinite().all()) for weights in averaged.parameters()):
                 raise Diverged(f"weights became NaN or infinite in epoch {run_state.epoch}")
             step = run_state.epoch * steps_per_epoch
@@ -165,7 +165,7 @@ def train(
             stopping = distributed.anywhere(bool(stop.reason())) and not last
             if first:
                 metrics.add_metrics(folder, line)
-                if better:
+                if validation.get("best"):
                     checkpoints.save_model(averaged, folder / "best.safetensors")
                 if run_state.epoch % config.checkpoint_every == 0 or last or stopping:
                     checkpoints.save_model(averaged, folder / "last.safetensors")
@@ -178,6 +178,30 @@ def train(
             if stopping:
                 raise Stopped(f"{stop.reason() or 'another process was asked'} after epoch {run_state.epoch}")
     return folder
+
+
+def _validation(run_state: RunState, bpd: float, scores: Scores) -> tuple[dict, Scores]:
+    """What a line of metrics.jsonl says of a validation, and its scores; the state remembers the best one."""
+    if not math.isfinite(bpd):
+        raise Diverged(f"validation loss became {bpd} in epoch {run_state.epoch}")
+    better, run_state.best = bpd < run_state.best, min(bpd, run_state.best)
+    said = {"validation_bpd": round(bpd, 5), "validation_accuracy": round(scores.accuracy, 5), "best": better}
+    return said, scores
+
+
+def _complete(run_state: RunState, folder: Path, lines: list[dict], validate: Callable) -> None:
+    """Gives a run that has no more to learn what it lacks: weights that were lost, its last epoch's validation."""
+    line = next((line for line in lines if line["epoch"] == run_state.epoch), {"epoch": run_state.epoch})
+    validation: dict = {}
+    if run_state.best == math.inf or not metrics.validated([line]):
+        validation, _ = _validation(run_state, *validate())
+    if distributed.rank():
+        return
+    if validation:
+        metrics.add_metrics(folder, line | validation)
+    for name, missing in ("best", validation.get("best")), ("last", not (folder / "last.safetensors").exists()):
+        if missing:
+            checkpoints.save_model(run_state.averaged, folder / f"{name}.safetensors")
 
 
 def _train_epoch(run_state, forward, images, labels, precision, config, stop, folder) -> float:
@@ -243,7 +267,7 @@ def _train_epoch(run_state, forward, images, labels, precision, config, stop, fo
 
 
 def _pictures(
-    model_config: ModelConfig, config: RunConfig, names: Sequence[str] | None, who: str
+    model_config: ModelConfig, config: RunConfig, names: Sequence[str] | None, who: str, new: bool
 ) -> tuple[ImageDataset, ImageDataset, ImageDataset]:
     """Those to learn from, the validation split, and what is used of it. Their labels count along `names`, the classes
     of `who`, if there are such names. Raises UsageError: other classes, labels that are missing."""
@@ -254,28 +278,16 @@ def _pictures(
         has = f"{config.dataset} has {len(train_set.classes)} classes ({listing(train_set.classes)})"
         raise UsageError(f"{has}, the network is made for {model_config.num_classes}")
     if config.train_limit:
-        train_set = train_set.subset(config.train_limit)
+        before, train_set = train_set.absent(), train_set.subset(config.train_limit)
+        if new and (absent := [name for name in train_set.absent() if name not in before]):
+            limit = f"--train-limit {config.train_limit} leaves no picture of {listing(absent)}"
+            raise UsageError(f"{limit} to learn from: give a larger one")
     if bool((train_set.labels == UNKNOWN).any()):
         raise UsageError(f"the training split of {config.dataset} has pictures without a label")
     validated = validation_set.subset(config.validate_limit) if config.validate_limit else validation_set
     if bool((validated.labels == UNKNOWN).all()):
         raise UsageError(f"none of the {len(validated)} validation pictures of {config.dataset} has a label")
     return train_set, validation_set, validated
-
-
-def _begin(
-    model: ConditionalPixelCNN, given: ConditionalPixelCNN | None, images: Tensor, labels: Tensor, config: RunConfig
-) -> None:
-    """Weights to begin with: those given, else data-dependent ones."""
-    if given:
-        fitting = replace(model.config, dropout=given.config.dropout)
-        if "early" not in fitting.fusion:  # all else is convolutions and channels
-            fitting = replace(fitting, image_size=given.config.image_size)
-        if given.config != fitting:
-            raise UsageError(f"--init {config.init} holds {given.config}, the run is to have {model.config}")
-        model.load_state_dict(given.state_dict())
-    else:
-        training.initialise(model, images, labels, config.seed)
 
 
 def draw_gallery(model: ConditionalPixelCNN, path: Path, seed: int, per_class: int = 8) -> None:

@@ -198,12 +198,41 @@ def test_a_config_that_comes_late_or_is_damaged_for_a_while(shown, tmp_path):
     for bad in ("", "\0" * 40, "[1]", '{"train": 3}', good[:20]):
         (folder / "config.json").write_text(bad)
         board = TrainingDashboard(folder, interval=60)
-        assert "There is no run" in board.note.value
+        assert "has done epoch 1; its config.json is missing or damaged" in board.note.value
         board.close()
     board = TrainingDashboard(folder, interval=60)
     (folder / "config.json").write_text(good)
     assert board.look() and "finished" in board.note.value
     board.close()
+
+
+def test_files_that_were_changed_by_hand(shown, tmp_path):
+    folder = tmp_path / "run"
+    begin(folder, epochs=3)
+    lines = [LINE | {"epoch": 1}, {"epoch": 2}, LINE | {"epoch": 2, "train_bpd": "x"}]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    board = TrainingDashboard(folder, interval=60)
+    assert "epoch 1 of 3" in board.note.value
+    for odd in ({"epochs": "3"}, {"epochs": 3, "validate_every": "1"}, {}):
+        (folder / "config.json").write_text(json.dumps({"train": odd}))
+        assert not board.look() and "config.json is missing or damaged" in board.note.value
+    begin_again = json.dumps({"train": {"epochs": 3}})
+    (folder / "config.json").write_text(begin_again)
+    (folder / "metrics.jsonl").unlink()
+    (folder / "metrics.jsonl").mkdir()
+    assert not board.look() and "its first epoch is under way" in board.note.value
+    board.close()
+
+
+def test_what_ends_the_thread_is_said(shown, tmp_path, monkeypatch):
+    board = TrainingDashboard(tmp_path / "run", interval=0.02)
+
+    def fails():
+        raise KeyError("odd")
+
+    monkeypatch.setattr(board, "look", fails)
+    board.thread.join(timeout=60)
+    assert "The dashboard has stopped: KeyError: &#x27;odd&#x27;" in board.note.value
 
 
 def test_epochs_that_were_not_validated(shown, tmp_path):

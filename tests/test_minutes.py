@@ -75,6 +75,18 @@ def test_it_is_the_run_of_so_many_epochs_bit_for_bit(picture_folder, tmp_path, c
         assert (measured / name).read_bytes() == (told / name).read_bytes(), name
 
 
+def test_all_the_time_there_is(picture_folder, tmp_path, clock):
+    class Enough(Exception):
+        pass
+
+    def on_epoch(_line):
+        raise Enough
+
+    with pytest.raises(Enough):
+        train(*tiny(picture_folder, batch_size=1), tmp_path / "run", on_epoch=on_epoch, minutes=1e300)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["train"]["epochs"] == 1_000_000
+
+
 def test_too_little_time_leaves_nothing_behind(picture_folder, tmp_path, clock):
     with pytest.raises(UsageError, match=r"an epoch takes about 0\.55 minutes: give more --minutes"):
         train(*tiny(picture_folder, batch_size=1), tmp_path / "run", minutes=1)

@@ -14,11 +14,12 @@ from kit import report, runs, sweep
 from kit import train as loop
 from kit.__main__ import main
 from kit.commands.demo import print_epoch
-from kit.metrics import add_metrics, best_epoch, keep_metrics, read_metrics
+from kit.metrics import add_metrics, best_epoch, keep_metrics, read_metrics, validated, whole
 from kit.runs import Stopped, read_config, seed_step
 from kit.train import train
 from utils import UsageError, checkpoints, training
 from utils.data import ImageDataset, load_split
+from utils.device import pick_precision
 
 
 def state(folder: Path) -> dict[str, bytes]:
@@ -123,11 +124,77 @@ def test_killed_long_before_the_first_checkpoint_it_begins_anew(picture_folder, 
 @pytest.mark.parametrize("lost", [Path.unlink, lambda path: path.write_bytes(b"")])
 def test_best_weights_that_were_lost_are_written_again(finished, picture_folder, lost):
     lost(finished / "best.safetensors")
-    configs = tiny(picture_folder, epochs=4, lr=1e-12)
-    state_before = runs.load_state(finished / "last.pt")
-    runs.save_state(state_before | {"best": 0.001}, finished / "last.pt")  # no later epoch is better
+    configs = tiny(picture_folder, epochs=5, lr=1e-12)
+    metrics_file = finished / "metrics.jsonl"
+    first, *rest = metrics_file.read_text().splitlines()
+    metrics_file.write_text("\n".join([json.dumps(json.loads(first) | {"validation_bpd": 0.001}), *rest]) + "\n")
+    runs.save_state(runs.load_state(finished / "last.pt") | {"best": 0.001}, finished / "last.pt")  # none is better
     train(*configs, finished, resume=True)
-    checkpoints.load_model(finished / "best.safetensors")
+    assert best_epoch(finished)["epoch"] > 3 and is_best(finished, picture_folder)
+
+
+def is_best(folder, pictures) -> bool:
+    """Whether the best weights give what the best line says."""
+    weights = checkpoints.load_model(folder / "best.safetensors")
+    precision = pick_precision(torch.device("cpu"), "auto")
+    bits, _ = training.validate(weights, load_split("folder", "validation", pictures, 8), precision=precision)
+    return bits == pytest.approx(best_epoch(folder)["validation_bpd"], abs=2e-5)
+
+
+@pytest.mark.parametrize("name", ["best", "last"])
+def test_weights_that_a_finished_run_has_lost_are_written_again(finished, picture_folder, name):
+    file, lines = finished / f"{name}.safetensors", numbers(finished)
+    expected = file.read_bytes()
+    runs.save_state(runs.load_state(finished / "last.pt") | {"best": 0.001}, finished / "last.pt")
+    file.unlink()
+    for _ in range(2):  # the second has nothing to do
+        train(*tiny(picture_folder, epochs=3, lr=0.01), finished, resume=True)
+    assert [line["epoch"] for line in numbers(finished)] == [1, 2, 3]
+    if name == "last":
+        assert file.read_bytes() == expected and numbers(finished) == lines
+    else:
+        assert best_epoch(finished)["epoch"] == 3 and is_best(finished, picture_folder)
+        assert runs.load_state(finished / "last.pt")["best"] > 0.001
+
+
+def test_a_lost_line_of_a_run_whose_best_weights_are_lost_too(finished, picture_folder):
+    (finished / "best.safetensors").unlink()
+    (finished / "metrics.jsonl").write_text((finished / "metrics.jsonl").read_text().partition("\n")[0] + "\n")
+    train(*tiny(picture_folder, epochs=3, lr=0.01), finished, resume=True)
+    assert best_epoch(finished)["epoch"] == 3 and is_best(finished, picture_folder)
+
+
+def test_the_epoch_it_stands_at_is_validated_when_it_becomes_the_last(picture_folder, tmp_path):
+    with pytest.raises(Cut):
+        train(*tiny(picture_folder, epochs=9, validate_every=9), tmp_path / "run", on_epoch=cut_after(2))
+    last = tmp_path / "run" / "last.safetensors"
+    assert checkpoints.find_weights("run", tmp_path) == last, "it has no best weights yet"
+    folder = train(*tiny(picture_folder, epochs=2, validate_every=9), tmp_path / "run", resume=True)
+    assert ["validation_bpd" in line for line in numbers(folder)] == [False, True]
+    assert best_epoch(folder)["epoch"] == 2 and is_best(folder, picture_folder)
+    assert checkpoints.find_weights("run", tmp_path) == folder / "best.safetensors"
+
+
+def test_an_earlier_validation_does_not_stand_for_the_last_epochs(picture_folder, tmp_path):
+    with pytest.raises(Cut):
+        train(*tiny(picture_folder, epochs=9, validate_every=2), tmp_path / "run", on_epoch=cut_after(3))
+    folder = train(*tiny(picture_folder, epochs=3, validate_every=2), tmp_path / "run", resume=True)
+    assert ["validation_bpd" in line for line in numbers(folder)] == [False, True, True]
+    assert is_best(folder, picture_folder)
+
+
+def test_an_epoch_under_way_cannot_be_left_out(picture_folder, tmp_path, monkeypatch):
+    stopped_in_mid_epoch(picture_folder, tmp_path / "run", monkeypatch)
+    with pytest.raises(UsageError, match=r"has begun its epoch 2, it cannot end at 1: give --epochs 2 or more"):
+        train(*tiny(picture_folder, epochs=1, batch_size=2), tmp_path / "run", resume=True)
+
+
+def stopped_in_mid_epoch(pictures, folder, monkeypatch) -> None:
+    """In the second epoch, after 4 of 6 batches."""
+    asked = iter([False] * 10 + [True] * 9)
+    with monkeypatch.context() as patch, pytest.raises(Stopped, match="in epoch 2, after 4 of 6 batches"):
+        patch.setattr(runs.StopRequest, "reason", lambda _self: "enough" if next(asked) else "")
+        train(*tiny(pictures, epochs=3, batch_size=2), folder)
 
 
 def test_a_run_does_not_end_before_what_it_has_learned(finished, picture_folder):
@@ -296,6 +363,85 @@ def test_pictures_that_came_or_went_are_refused(finished, picture_folder):
     assert state(finished) == before
     extra.unlink()
     train(*tiny(picture_folder, epochs=4, lr=0.01), finished, resume=True)
+
+
+def change_config(folder, **changes) -> None:
+    """None takes a field away."""
+    values = json.loads((folder / "config.json").read_text()) | changes
+    kept = {name: value for name, value in values.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(kept))
+
+
+def test_validation_pictures_that_came_or_went_are_refused(finished, picture_folder):
+    (picture_folder / "validation" / "light" / "1.png").unlink()
+    before = state(finished)
+    with pytest.raises(UsageError, match=r"validated on 6 pictures, now there are 5 in that split: bring them back"):
+        train(*tiny(picture_folder, epochs=4, lr=0.01), finished, resume=True)
+    assert state(finished) == before
+    change_config(finished, validation_pictures=None)
+    train(*tiny(picture_folder, epochs=4, lr=0.01), finished, resume=True)  # an older run does not say
+
+
+@pytest.mark.parametrize("removed,lines", [(2, True), (4, False), (6, True)])
+def test_pictures_of_an_older_run_are_counted_by_its_batches(picture_folder, tmp_path, monkeypatch, removed, lines):
+    stopped_in_mid_epoch(picture_folder, tmp_path / "run", monkeypatch)
+    change_config(tmp_path / "run", pictures=None)
+    for path in sorted((picture_folder / "train" / "dark").glob("*"))[: removed // 2]:
+        path.unlink()
+        (picture_folder / "train" / "light" / path.name).unlink()
+    if not lines:
+        (tmp_path / "run" / "metrics.jsonl").unlink()
+    had = 6 if lines else 5
+    before = state(tmp_path / "run")
+    with pytest.raises(UsageError, match=rf"had {had} batches an epoch, now it has {6 - removed // 2}: bring them"):
+        train(*tiny(picture_folder, epochs=3, batch_size=2), tmp_path / "run", resume=True)
+    assert state(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"classes": [1, 2]}, {"classes": "dark"}, {"classes": {"dark": 1}}),
+        *({"pictures": "12"}, {"pictures": 12.0}, {"validation_pictures": [6]}, {"validation_pictures": True}),
+    ],
+)
+def test_a_config_that_was_changed_by_hand_is_damaged(finished, picture_folder, change):
+    change_config(finished, **change)
+    with pytest.raises(UsageError, match=rf"config.json is damaged: {next(iter(change))} cannot be "):
+        train(*tiny(picture_folder, epochs=4, lr=0.01), finished, resume=True)
+
+
+def test_of_a_run_whose_config_is_lost_nobody_says_that_it_is_not_there(finished, monkeypatch, capsys):
+    monkeypatch.setenv("PIXELCNN_RUNS", str(finished.parent))
+    (finished / "config.json").unlink()
+    before = state(finished)
+    assert main(["train", "--run=run", "--resume"]) == 2
+    said = capsys.readouterr().err
+    assert "holds best.safetensors, " in said and "of a run whose config.json is lost: put it back" in said
+    assert state(finished) == before
+
+
+@pytest.mark.parametrize("part,value", [("epoch", "3"), ("batch", None), ("total", "much"), ("best", [1.0])])
+def test_a_state_with_something_else_for_a_number_is_damaged(finished, picture_folder, capsys, part, value):
+    runs.save_state(runs.load_state(finished / "last.pt") | {part: value}, finished / "last.pt")
+    train(*tiny(picture_folder, epochs=3, lr=0.01), finished, resume=True)
+    assert "going on from previous.pt, epoch 2" in capsys.readouterr().err
+
+
+def test_numbers_that_are_no_numbers_are_no_line(tmp_path):
+    good = {"epoch": 1, "train_bpd": 4.0, "seconds": 3, "images_per_second": 2.5}
+    both = {"validation_bpd": 4.5, "validation_accuracy": 0.5}
+    odd = [{"epoch": 2} | {name: value} for name in ("train_bpd", "step", "fid") for value in ("x", None, True, [1])]
+    odd += [{"epoch": 2, "seconds": value} for value in (float("nan"), float("inf"), 10**400)]
+    odd += [{"epoch": value} for value in ("2", True, 2.0, 10**400)]
+    text = "".join(json.dumps(line) + "\n" for line in [good | both, *odd, {"epoch": 3} | both, {"epoch": 4}])
+    (tmp_path / "metrics.jsonl").write_text(text)
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert [line["epoch"] for line in lines] == [1, 3, 4] and lines[0] == good | both
+    assert whole(lines) == [good | both] and [line["epoch"] for line in validated(lines)] == [1, 3]
+    assert validated([{"epoch": 5, "validation_bpd": 1.0}]) == []
+    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
+        read_metrics(tmp_path)
 
 
 def test_refused_before_anything_is_written(picture_folder, tmp_path, monkeypatch):

@@ -194,7 +194,7 @@ def test_a_hybrid_phase_starts_from_given_weights_and_reports_bits(picture_folde
     before, after, with_labels = (metrics(folder)[-1] for folder in (first, plain, hybrid))
     assert after["validation_bpd"] == pytest.approx(before["validation_bpd"], abs=1e-4)
     assert with_labels["train_bpd"] == pytest.approx(after["train_bpd"], abs=1e-4), "bits, without the cross-entropy"
-    with pytest.raises(UsageError, match=r"--init .* holds ModelConfig"):
+    with pytest.raises(UsageError, match=r"--init .* does not fit the run: it has nr_filters 4, not 5$"):
         train(*tiny(picture_folder, nr_filters=5, **start), tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
@@ -204,7 +204,7 @@ def test_a_run_at_another_size_begins_with_given_weights_unless_they_have_a_size
     first = train(*tiny(picture_folder, fusion=fusion), tmp_path / "first")
     start = {"init": str(first / "last.safetensors"), "lr": 1e-12, "epochs": 1, "image_size": 16, "fusion": fusion}
     if "early" in fusion:
-        with pytest.raises(UsageError, match=r"--init .* holds ModelConfig"):
+        with pytest.raises(UsageError, match=r"--init .* does not fit the run: it has image_size 8, not 16$"):
             train(*tiny(picture_folder, **start), tmp_path / "larger")
         return
     larger = train(*tiny(picture_folder, **start), tmp_path / "larger")
@@ -255,6 +255,23 @@ class Colours(torch.nn.Module):
 def test_train_limit(picture_folder, tmp_path):
     folder = train(*tiny(picture_folder, train_limit=3, batch_size=1, epochs=1), tmp_path / "run")
     assert metrics(folder)[0]["step"] == 3
+
+
+def test_a_limit_that_leaves_a_class_out_is_refused(picture_folder, tmp_path):
+    with pytest.raises(UsageError, match=r"--train-limit 1 leaves no picture of (dark|light) to learn from: give a"):
+        train(*tiny(picture_folder, train_limit=1), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_does_not_fit_of_given_weights_is_named_and_nothing_else(picture_folder, tmp_path):
+    first = train(*tiny(picture_folder, epochs=1), tmp_path / "first")
+    other = {"init": str(first / "last.safetensors"), "nr_logistic_mix": 2, "nr_resnet": 2, "dropout": 0.1}
+    with pytest.raises(UsageError, match=r"last.safetensors does not fit the run: it has (.*)$") as refused:
+        train(*tiny(picture_folder, **other), tmp_path / "run")
+    assert sorted(str(refused.value).partition("it has ")[2].split("; ")) == [
+        "nr_logistic_mix 1, not 2",
+        "nr_resnet 1, not 2",
+    ]
 
 
 def test_learning_rates_by_hand():

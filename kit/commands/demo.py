@@ -1,16 +1,18 @@
+import contextlib
 import itertools
 import shutil
 import time
 from pathlib import Path
 
+from utils import UsageError
 from utils.checkpoints import load_model
 from utils.data import number_of_classes
 from utils.device import pick_device
 
 from ..classifier import Classifier
 from ..console import shown, typed
-from ..platforms import DEMO, find_root, load_pictures, runs_folder
-from ..runs import run_configs
+from ..platforms import DEMO, find_root, find_weights, load_pictures, runs_folder
+from ..runs import Stopped, run_configs, sole_writer
 from ..scores import report
 from ..train import draw_gallery, train
 
@@ -22,12 +24,23 @@ def run(**given) -> None:
     root = find_root(dataset, given.get("data_root"))
     model_config, config = run_configs("cartoons", number_of_classes(dataset, root), **{"wandb": "off"} | given)
     test = load_pictures(dataset, "test", root, model_config.image_size)  # before the work starts
-    folder = runs_folder() / DEMO
-    shutil.rmtree(folder, ignore_errors=True)
-
-    print(f"training on {dataset} for {config.epochs} epochs", flush=True)
-    train(model_config, config, folder, on_epoch=print_epoch)
     device = pick_device(config.device)
+    if config.init:
+        find_weights(config.init)
+    folder = runs_folder() / DEMO
+    aside = folder.with_name(f".{DEMO}.tmp")  # the demo before is there until this one has learned
+    with contextlib.ExitStack() as at_the_end:
+        at_the_end.enter_context(sole_writer(folder))
+        at_the_end.callback(shutil.rmtree, aside, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)  # of a demo that was killed
+        print(f"training on {dataset} for {config.epochs} epochs", flush=True)
+        try:
+            train(model_config, config, aside / DEMO, on_epoch=print_epoch)
+        except Stopped as stopped:  # a demo cannot go on
+            raise UsageError(f"the demo was stopped: {stopped}; nothing of it is kept") from None
+        if folder.exists():
+            folder.rename(aside / "before")
+        (aside / DEMO).rename(folder)
     model = load_model(folder / "last.safetensors", device)
 
     print("\nclassifying the test split, by the class under which a picture is likeliest", flush=True)

@@ -12,7 +12,7 @@ from PIL import Image
 from utils import UsageError
 from utils.figures import PALETTE, style
 
-from ..metrics import read_metrics, validated
+from ..metrics import read_metrics, validated, whole
 from ..platforms import runs_folder
 from ..runs import read_values
 from .base import Shown, threads_are_shown, to_png
@@ -41,7 +41,7 @@ class TrainingDashboard(Shown):
         self.box.observe(lambda _change: self.closed.set(), names="comm")  # closing a widget takes its comm away
         self.look()
         self.show()
-        self.thread = threading.Thread(target=self._follow, daemon=True)
+        self.thread = threading.Thread(target=self._watch, daemon=True)
         if threads_are_shown():
             self.thread.start()
 
@@ -57,6 +57,12 @@ class TrainingDashboard(Shown):
         if not self.closed.is_set():
             self.show(update=True)
 
+    def _watch(self) -> None:
+        try:
+            self._follow()
+        except Exception as error:  # else nobody would see it
+            self.say(f"The dashboard has stopped: {type(error).__name__}: {error}")
+
     def _follow(self) -> None:
         while not self.look() and not self.closed.wait(self.interval):
             pass
@@ -65,10 +71,14 @@ class TrainingDashboard(Shown):
         """Reads the files, redraws if they have changed; -> the run is finished: the last epoch's line is written, and
         before it the last gallery was."""
         with self.looking:
-            config, drawn = {}, b""
+            config: dict = {}
+            drawn, self.lines = b"", []
             with contextlib.suppress(UsageError):  # not there yet, or damaged
-                config = read_values(self.folder)["train"]
-            self.lines = read_metrics(self.folder / "metrics.jsonl")
+                given = read_values(self.folder)["train"]
+                numbers = [given.get("epochs"), given.get("validate_every", 1)]
+                config = given if all(type(number) is int for number in numbers) else {}
+            with contextlib.suppress(UsageError):
+                self.lines = whole(read_metrics(self.folder / "metrics.jsonl"))
             with contextlib.suppress(OSError):
                 drawn = (self.folder / "gallery.png").read_bytes()
             finished = bool(self.lines) and self.lines[-1]["epoch"] >= config.get("epochs", math.inf)
@@ -80,6 +90,9 @@ class TrainingDashboard(Shown):
 
     def _sentence(self, config: dict) -> str:
         name = self.folder.name
+        if not config and self.lines:
+            done = f"Run {name!r} has done epoch {self.lines[-1]['epoch']}"
+            return f"{done}; its config.json is missing or damaged, so how many it is to have is not known."
         if not config:
             return f"There is no run {name!r} yet; its curves will appear here when it begins."
         if not self.lines:
@@ -96,7 +109,7 @@ class TrainingDashboard(Shown):
         return (
             f"Run {name!r}: epoch {last['epoch']} of {epochs}, {last['images_per_second']:.0f} images/s, "
             + (f"about {left / 60:.1f} min left" if left else "finished")
-            + f". Training {last['train_bpd']:.3f}{validation}; written {last['time']}."
+            + f". Training {last['train_bpd']:.3f}{validation}; written {last.get('time', 'at an unknown time')}."
             + (f" {skipped} steps were skipped, since float16 overflowed." if skipped else "")
         )
 
