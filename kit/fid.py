@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from utils import UsageError, listing
+from utils import UsageError, at_home, listing
 from utils.data import to_bytes
 from utils.model import ConditionalPixelCNN
 from utils.pictures import find_pictures, read_images, say_left_out
@@ -164,7 +164,7 @@ def find_weights(download: bool = False) -> Path:
 
     given = os.environ.get("FID_INCEPTION")
     cache = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
-    places = [Path(given).expanduser()] if given else [cache, *sorted(KAGGLE_INPUT.glob(f"**/{WEIGHTS}"))]
+    places = [Path(at_home(given))] if given else [cache, *sorted(KAGGLE_INPUT.glob(f"**/{WEIGHTS}"))]
     found = next(filter(Path.is_file, places), places[0])
     if not found.is_file():
         if given:

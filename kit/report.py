@@ -206,7 +206,7 @@ def rough_fid(examined: list[Examined]) -> None:
         sentence(
             f"{each.name}, weights of epoch {last['epoch']}: {last['fid']:.1f} at {last['fid_dims']} dims, {drawn} "
             f"samples against {real} validation pictures at the model's size: for watching one run, not for "
-            f"comparing with others; python -m kit fid computes one that may be compared."
+            f"comparing with others; the kit's command fid computes one that may be compared."
         )
 
 

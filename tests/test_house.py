@@ -24,7 +24,7 @@ MODEL = (
 MODEL += ("classify", "muon", "training")
 MOST_LINES = {"utils": 350, "kit": 300, "kit/__main__.py": 120, "kit/wandb_log.py": 140}
 MOST_LINES |= {"utils/sampling.py": 420}  # three ways to draw the same picture: naive, cached, by CUDA graphs
-MOST_LINES_IN_ALL = {"utils": 2_400, "kit": 3_720}
+MOST_LINES_IN_ALL = {"utils": 2_450, "kit": 3_880}
 NOT_COUNTED = ("utils/__init__.py", "utils/__main__.py", "utils/muon.py", "kit/widgets", "kit/exercises")
 
 

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from . import UsageError, cartoons, class_order, listing
+from . import UsageError, at_home, cartoons, class_order, listing
 from .pictures import find_pictures, note, read_images, say_left_out, to_tensor, visible
 
 FOLDER = Path(__file__).resolve().parents[1] / "data"
@@ -121,7 +121,7 @@ def load_split(dataset: str, split: str, root: str | Path | None = None, image_s
     for what, given, known in (("data set", dataset, DATASETS), ("split", split, SPLITS)):
         if given not in known:
             raise UsageError(f"unknown {what} {given!r}: choose from {', '.join(known)}")
-    root = Path(root).expanduser() if root else None
+    root = Path(at_home(root)) if root else None
     if dataset == "cartoons":
         images, labels = cartoons.draw(split, image_size)
         names = [f"{split}/{i:04d}" for i in range(len(labels))]
@@ -138,7 +138,7 @@ def load_split(dataset: str, split: str, root: str | Path | None = None, image_s
 def number_of_classes(dataset: str, root: str | Path | None = None) -> int:
     """How many classes a data set has, without reading its pictures."""
     if dataset == "folder" and root is not None:
-        return len(_class_folders(_split_folder(Path(root).expanduser(), "train")))
+        return len(_class_folders(_split_folder(Path(at_home(root)), "train")))
     return 10 if dataset == "cifar10" else 4
 
 
@@ -146,7 +146,7 @@ def find_cpen455(root: str | Path | None = None) -> Path:
     """The course data's folder: `root`, else $CPEN455_ROOT, data/cpen455 or ../shared/cpen455, the first that has it.
     Raises UsageError, which says where it was looked for."""
     places = [root] if root else [os.environ.get("CPEN455_ROOT"), FOLDER / "cpen455", FOLDER / "../../shared/cpen455"]
-    candidates = [Path(place).expanduser() for place in places if place]
+    candidates = [Path(at_home(place)) for place in places if place]
     for candidate in candidates:
         if (candidate / "train.csv").is_file():
             return candidate

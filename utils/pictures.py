@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from . import UsageError, listing
+from . import UsageError, by_torchrun, listing
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".ppm", ".pgm"}
 # what systems leave in folders, beside names that begin with a dot; in small letters
@@ -148,5 +148,5 @@ def as_shown(picture: Image.Image) -> Image.Image:
 @functools.cache  # so that nothing is said twice
 def note(text: str) -> None:
     """One line on standard error, from the first of several processes."""
-    if os.environ.get("RANK", "0") == "0":
+    if not by_torchrun() or os.environ["RANK"] == "0":
         print(f"note: {text}", file=sys.stderr)
