@@ -109,8 +109,8 @@ def _resources() -> list[Finding]:
     except ImportError:
         inception = (True, "Inception weights not looked for: FID is left out", "")
     except UsageError as error:
-        unset = "set FID_INCEPTION to that file, or to nothing"
-        inception = (not os.environ.get("FID_INCEPTION"), f"FID is left out: {error}", unset)
+        left_out = f"FID is left out: {str(error).partition(': ')[0]}"
+        inception = (not os.environ.get("FID_INCEPTION"), left_out, "set FID_INCEPTION to that file, or to nothing")
     shadowed = f"put {KIT} first on sys.path: another package of that name comes before"
     shipped = f"shipped weights: {', '.join(weights) or 'none'}"
     shipped += f"; missing or damaged: {', '.join(rest)}" if rest else ""

@@ -193,7 +193,7 @@ def test_modes_that_cannot_be(monkeypatch, capsys):
             resolve_mode(mode)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setattr(wandb_log.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="not installed: .* -m pip install wandb"):
+    with pytest.raises(UsageError, match=r"not installed: .* -m pip install wandb"):
         resolve_mode("offline")
     assert resolve_mode("auto") == "off" and capsys.readouterr().err.count("\n") == 1
 
