@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from utils import UsageError, checkpoints, listing
+from utils import UsageError, at_home, checkpoints, listing
 from utils.model import ModelConfig
 from utils.training import TrainConfig, check_at_least, configs_for
 
@@ -75,6 +75,8 @@ class RunConfig(TrainConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.data_root:  # a run is also read from other folders
+            object.__setattr__(self, "data_root", os.path.abspath(at_home(self.data_root)))
         check_at_least(self, 1, "validate_every", "checkpoint_every")
         check_at_least(self, 0, "validate_limit", "sample_every", "fid_every")
         if self.wandb not in MODES:

@@ -14,6 +14,7 @@ from conftest import save_small_model
 from kit import console, distributed, platforms
 from kit.__main__ import build_parser, main
 from kit.commands import spelled_our_way
+from kit.runs import RunConfig
 from utils import UsageError, checkpoints
 
 ROOT = Path(__file__).parents[1]
@@ -103,6 +104,14 @@ def test_a_run_comes_before_a_file_of_its_name(tmp_path, monkeypatch):
     (tmp_path / "mine").rename(tmp_path / "gone")
     (tmp_path / "mine").write_text("a file")
     assert checkpoints.find_weights("mine", runs) == runs / "mine" / "best.safetensors"
+
+
+def test_a_runs_data_are_found_from_other_folders(desk, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.setenv("USERPROFILE", "/home/ada")
+    assert RunConfig(data_root="pics").data_root == str(desk / "pics")
+    assert RunConfig(data_root="~/pics").data_root == os.path.abspath("/home/ada/pics")
+    assert RunConfig().data_root is None
 
 
 @pytest.mark.parametrize("processes", [1, 2])

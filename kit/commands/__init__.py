@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import functools
 import inspect
-import os
 import re
 import typing
 from collections.abc import Callable, Collection, Iterator
@@ -112,13 +111,9 @@ def add_flag(parser: argparse.ArgumentParser, name: str, kind, default, sentence
 
 
 def given(values: dict) -> dict:
-    """Those of a parser's values that are fields of the configs. The data's folder is kept with its whole path, for a
-    run is also read from other folders."""
+    """Those of a parser's values that are fields of the configs."""
     own = {field.name for config in CONFIGS for field in dataclasses.fields(config)}
-    chosen = {name: value for name, value in values.items() if name in own}
-    if chosen.get("data_root"):
-        chosen["data_root"] = os.path.abspath(chosen["data_root"])
-    return chosen
+    return {name: value for name, value in values.items() if name in own}
 
 
 def call(command: Callable, values: dict) -> None:
