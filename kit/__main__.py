@@ -14,7 +14,7 @@ if __name__ == "__main__":  # this kit's packages come first: the current folder
     sys.path[:] = [str(HERE.parent), *(place for place in sys.path if place != str(HERE))]
     __package__ = HERE.name
 
-from utils import UsageError, by_torchrun
+from utils import UsageError, first_process
 
 from . import console
 
@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def complain(text: str) -> None:
-    if not by_torchrun() or os.environ["RANK"] == "0":  # the first of the processes speaks for all
+    if first_process():
         print(" ".join(map(str.strip, text.splitlines())), file=sys.stderr)
 
 

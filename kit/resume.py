@@ -1,16 +1,14 @@
 """What a run begins with: weights; or goes on from: its state, the classes and pictures it has learned from."""
 
 import contextlib
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
-from utils import UsageError, checkpoints, listing, training
+from utils import UsageError, checkpoints, listing, note, training
 from utils.model import ConditionalPixelCNN
 
-from . import distributed
 from .metrics import read_metrics
 from .runs import LOST, RunConfig, load_state, read_values, trained_files
 
@@ -51,8 +49,8 @@ def state_to_go_on_from(folder: Path, run: str | Path, resume: bool) -> dict | N
         except UsageError as damage:
             damages.append(str(damage))
             continue
-        if damages and not distributed.rank():
-            print(f"note: {damages[0]}; going on from {name}, epoch {state['epoch']}", file=sys.stderr)
+        if damages:
+            note(f"{damages[0]}; going on from {name}, epoch {state['epoch']}")
         return state
     if trained:
         cure = "put one of them back, or begin another --run, with --init for these weights"

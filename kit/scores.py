@@ -2,14 +2,13 @@
 
 import csv
 import math
-import sys
 import unicodedata
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from utils import UsageError, classify, listing, mixture
+from utils import UsageError, classify, listing, mixture, note
 from utils.checkpoints import write_atomically
 from utils.data import UNKNOWN, ImageDataset
 from utils.figures import all_shortened, drawable, plain
@@ -118,7 +117,7 @@ def write_confusion(confusion: Tensor, classes: tuple[str, ...], path: Path) -> 
         if rank() == 0:
             write_atomically(path, write)
     except UsageError as error:  # the numbers are still worth showing
-        print(f"note: {error}", file=sys.stderr)
+        note(str(error))
         return False
     return True
 

@@ -8,7 +8,9 @@ sampling, classify         drawing pixel by pixel; Bayes' rule and its scores
 muon, training             the optimiser; losses, steps, presets;   checkpoints, figures: weights; pictures
 """
 
+import functools
 import os
+import sys
 from collections.abc import Iterable, Sequence
 
 __version__ = "2026.11.28"  # the day it was published; of several kits, the notebooks' first cell takes the newest
@@ -35,6 +37,18 @@ def by_torchrun() -> bool:
     """Whether this is one of several processes: `torchrun` sets all of these, a cluster's shell may hold a few."""
     needed = "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"
     return all(map(os.environ.get, needed)) and os.environ["WORLD_SIZE"] != "1"
+
+
+def first_process() -> bool:
+    """Whether this is the one that speaks and writes for all, alone or as the first of several."""
+    return not by_torchrun() or os.environ["RANK"] == "0"
+
+
+@functools.cache  # so that nothing is said twice
+def note(text: str) -> None:
+    """One line on standard error, from the first of several processes."""
+    if first_process():
+        print(f"note: {text}", file=sys.stderr)
 
 
 def class_order(wanted: Sequence[str], names: Sequence[str], who: str, whose: str) -> list[int]:

@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from . import UsageError, at_home, cartoons, class_order, listing
-from .pictures import find_pictures, note, read_images, say_left_out, to_tensor, visible
+from . import UsageError, at_home, cartoons, class_order, listing, note
+from .pictures import find_pictures, read_images, say_left_out, to_tensor, visible
 
 FOLDER = Path(__file__).resolve().parents[1] / "data"
 DATASETS = ("cartoons", "cpen455", "cifar10", "folder")
@@ -166,9 +166,7 @@ def _read_cpen455(root: Path, split: str, image_size: int) -> ImageDataset:
     names: list[str] = []
     missing: list[str] = []
     labels = []
-    rows = list(_rows(table))
-    first = rows[0][0] if rows else 0
-    for number, row in rows:
+    for place, (number, row) in enumerate(_rows(table)):
         where = f"{table}, row {number}"
         if len(row) != 2:
             raise UsageError(f"{where}: expected 2 columns (path,label), found {len(row)}")
@@ -177,7 +175,7 @@ def _read_cpen455(root: Path, split: str, image_size: int) -> ImageDataset:
         try:
             label = float(row[1])
         except ValueError:
-            if number == first and not there:
+            if place == 0 and not there:
                 continue  # a header
             raise UsageError(f"{where}: the label {row[1]!r} is not a whole number") from None
         if label not in range(UNKNOWN, len(CPEN455_CLASSES)):

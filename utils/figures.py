@@ -8,10 +8,9 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from . import listing
+from . import listing, note
 from .checkpoints import write_atomically
 from .data import to_bytes
-from .pictures import note
 
 # Okabe and Ito's colours, which colour-blind people tell apart; the n-th class has the n-th
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")

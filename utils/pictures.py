@@ -4,9 +4,6 @@ What is left out, or changed, is said in one note, with a count and the first na
 """
 
 import contextlib
-import functools
-import os
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from . import UsageError, by_torchrun, listing
+from . import UsageError, listing, note
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".ppm", ".pgm"}
 # what systems leave in folders, beside names that begin with a dot; in small letters
@@ -143,10 +140,3 @@ def as_shown(picture: Image.Image) -> Image.Image:
         picture = Image.alpha_composite(white, picture.convert("RGBA"))
     picture = picture.convert("RGB")
     return picture.transpose(Image.Transpose[turn]) if turn else picture
-
-
-@functools.cache  # so that nothing is said twice
-def note(text: str) -> None:
-    """One line on standard error, from the first of several processes."""
-    if not by_torchrun() or os.environ["RANK"] == "0":
-        print(f"note: {text}", file=sys.stderr)
