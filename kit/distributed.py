@@ -33,6 +33,10 @@ def joined() -> Iterator[None]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "cpu:gloo,cuda:nccl"
+    # DistributedDataParallel imports this module, whose functions keep today's group as their default: imported while
+    # a group is open it holds that group beyond the destruction below, and gloo's threads then abort Python's exit
+    from torch.distributed.nn import functional  # noqa: F401
+
     dist.init_process_group(backend, timeout=TIMEOUT)
     try:
         yield
