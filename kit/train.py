@@ -93,8 +93,7 @@ def train(
     images, labels = train_set.images.to(device), train_set.labels.to(device)
     if state:
         run_state.load_state_dict(state)
-        best = folder / "best.safetensors"
-        if not best.exists() or not best.stat().st_size:
+        if "best.safetensors" not in runs.trained_files(folder):
             run_state.best = math.inf  # else it might never be written again
         del state  # as large as the run's own
     else:  # a new run, or one that was killed before it first saved
@@ -109,7 +108,6 @@ def train(
     rest_of_epoch = functools.partial(_train_epoch, run_state, forward, images, labels, precision)
     log_likelihoods = distributed.class_log_likelihoods
     validate = functools.partial(training.validate, averaged, precision=precision, log_likelihoods=log_likelihoods)
-    lines = metrics.read_metrics(folder / "metrics.jsonl")
     distributed.wait()  # all have read before one writes
     with contextlib.ExitStack() as at_the_end:
         if first:
@@ -124,7 +122,7 @@ def train(
             config = replace(config, epochs=epochs_before(begun + 60 * minutes, *parts))
         values = {"model": model_config.to_dict(), "train": asdict(config)}
         if run_state.epoch == config.epochs:
-            _complete(run_state, folder, lines, functools.partial(validate, validated))
+            _complete(run_state, folder, functools.partial(validate, validated))
         if first:
             runs.write_config(folder, values | {"classes": train_set.classes} | counts)
             # from here on a run without it has lost it; a damaged one is not to become previous.pt
@@ -189,8 +187,9 @@ def _validation(run_state: RunState, bpd: float, scores: Scores) -> tuple[dict, 
     return said, scores
 
 
-def _complete(run_state: RunState, folder: Path, lines: list[dict], validate: Callable) -> None:
+def _complete(run_state: RunState, folder: Path, validate: Callable) -> None:
     """Gives a run that has no more to learn what it lacks: weights that were lost, its last epoch's validation."""
+    lines = metrics.read_metrics(folder / "metrics.jsonl")
     line = next((line for line in lines if line["epoch"] == run_state.epoch), {"epoch": run_state.epoch})
     validation: dict = {}
     if run_state.best == math.inf or not metrics.validated([line]):

@@ -11,6 +11,7 @@ muon, training             the optimiser; losses, steps, presets;   checkpoints,
 import functools
 import os
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 __version__ = "2026.11.28"  # the day it was published; of several kits, the notebooks' first cell takes the newest
@@ -31,6 +32,11 @@ def at_home(path: str | os.PathLike) -> str:
     """The path with the user's folder for `~` at its beginning; `~NAME` is a name like any other."""
     path = os.fspath(path)
     return os.path.expanduser(path) if path == "~" or path.startswith(("~/", "~\\")) else path
+
+
+def composed(text: str) -> str:
+    """The text in one spelling (Unicode's NFC): a Mac writes é as e and an accent, others as one letter."""
+    return unicodedata.normalize("NFC", text)
 
 
 def by_torchrun() -> bool:

@@ -7,15 +7,14 @@ import contextlib
 import copy
 import json
 import os
-import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
-from . import UsageError, at_home, class_order
+from . import UsageError, at_home, class_order, composed
 from .model import ConditionalPixelCNN, ModelConfig
 
 FOLDER = Path(__file__).resolve().parents[1] / "checkpoints"
@@ -26,8 +25,7 @@ METADATA_KEY = "conditional-pixelcnn"
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
-    """`write(temporary)`, then fsync and rename: at any moment `path` is the old file or the new one, whole. Others may
-    read it if the umask lets them.
+    """`write(temporary)`, then fsync and rename: at any moment `path` is the old file or the new one, whole.
 
     Raises UsageError when the disk is full or not writable; the old file is as it was, nothing is left beside it.
     """
@@ -37,16 +35,11 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
-        mode = temporary.stat().st_mode & 0o777  # by the umask, or the folder; safetensors lets nobody else read
-        temporary.unlink()
         write(temporary)
-        with contextlib.suppress(OSError):  # a mounted Drive has no modes
-            temporary.chmod(mode)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch.save turns a full disk into RuntimeError
+    except (OSError, RuntimeError) as error:  # torch.save turns a full disk into RuntimeError
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         if "inline_container" in reason or "PytorchStreamWriter" in reason:
             reason = "the disk is full or not writable"
@@ -61,7 +54,8 @@ def save_model(model: ConditionalPixelCNN, path: str | Path, dtype: torch.dtype 
     tensors = {name: t.detach().cpu().to(dtype or t.dtype).contiguous() for name, t in model.state_dict().items()}
     about = {"config": model.config.to_dict(), "class_names": list(model.class_names)}
     metadata = {METADATA_KEY: json.dumps(about)}  # one key: several would be written in random order
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+    content = save(tensors, metadata)  # not `save_file`, whose files nobody else may read, whatever the umask says
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def load_model(name_or_path: str | Path, device: str | torch.device = "cpu") -> ConditionalPixelCNN:
@@ -80,7 +74,7 @@ def load_model(name_or_path: str | Path, device: str | torch.device = "cpu") -> 
             try:
                 about = json.loads(metadata[METADATA_KEY])
                 config = ModelConfig.from_dict(about["config"])
-                class_names = tuple(unicodedata.normalize("NFC", str(name)) for name in about["class_names"])
+                class_names = tuple(composed(str(name)) for name in about["class_names"])
                 if len(class_names) != config.num_classes:
                     raise UsageError(f"{len(class_names)} names for {config.num_classes} classes")
             except (KeyError, TypeError, ValueError) as error:

@@ -8,7 +8,6 @@ import csv
 import io
 import os
 import shlex
-import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from . import UsageError, at_home, cartoons, class_order, listing, note
+from . import UsageError, at_home, cartoons, class_order, composed, listing, note
 from .pictures import find_pictures, read_images, say_left_out, to_tensor, visible
 
 FOLDER = Path(__file__).resolve().parents[1] / "data"
@@ -271,8 +270,7 @@ def _class_folders(folder: Path) -> dict[str, Path]:
         raise UsageError(f"no class folders in {folder}: put pictures in {folder}/CLASS/")
     if odd := [path.name for path in folders if not path.name.isprintable()]:
         raise UsageError(f"the folder {odd[0]!r} in {folder} has a letter that cannot be printed: rename it")
-    # a Mac spells é as e and an accent: one name, whoever wrote it
-    found = {unicodedata.normalize("NFC", path.name): path for path in folders}
+    found = {composed(path.name): path for path in folders}
     if len(found) < len(folders):
         raise UsageError(f"two folders in {folder} have the same name, with accents spelt in two ways: join them")
     return dict(sorted(found.items()))

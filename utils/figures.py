@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from . import listing, note
+from . import composed, listing, note
 from .checkpoints import write_atomically
 from .data import to_bytes
 
@@ -55,10 +55,9 @@ def drawable(class_names: tuple[str, ...]) -> tuple[str, ...]:
     """The names as pictures show them: long ones shortened, and `class 0` for class 0 if the font cannot draw its name.
     A note on standard error says which number stands for which name."""
     numbers = tuple(f"class {label}" for label in range(len(class_names)))
-    composed = (unicodedata.normalize("NFC", name) for name in class_names)  # macOS keeps é as e and an accent
     shown = tuple(
         shortened(name) if can_draw(name) and name.strip() else number
-        for name, number in zip(composed, numbers, strict=True)
+        for name, number in zip(map(composed, class_names), numbers, strict=True)
     )
     if len(set(shown)) < len(shown):  # shortened, or beside a class that is called `class 0`
         shown = numbers
@@ -75,7 +74,7 @@ def drawable(class_names: tuple[str, ...]) -> tuple[str, ...]:
 def plain(text: str) -> str:
     """A text as matplotlib shows it letter by letter: `$` begins no formula, a leading `_` does not hide it from a
     legend, and `?` stands for what the font lacks."""
-    letters = (c if c == "\n" or can_draw(c) else "?" for c in unicodedata.normalize("NFC", text))
+    letters = (c if c == "\n" or can_draw(c) else "?" for c in composed(text))
     return (" " if text.startswith("_") else "") + "".join(letters).replace("$", r"\$")
 
 

@@ -1,10 +1,9 @@
 import csv
-import unicodedata
 
 import torch
 from tqdm.auto import tqdm
 
-from utils import UsageError, listing
+from utils import UsageError, composed, listing
 from utils.device import pick_device
 from utils.figures import gallery, save_png
 from utils.sampling import generate_by_graphs
@@ -70,7 +69,7 @@ def read_classes(text: str | None, class_names: tuple[str, ...]) -> list[int]:
         return list(range(len(class_names)))
     known = {str(label): label for label in range(len(class_names))}
     known |= {name: label for label, name in enumerate(class_names)}  # a class called 10 is meant by its name
-    text = unicodedata.normalize("NFC", text)  # as the classes' names are
+    text = composed(text)  # as the classes' names are
     parts = [text] if text in known else next(csv.reader([text]), [])
     names = [part if part in known else part.strip() for part in parts]
     for name in names:
