@@ -58,7 +58,8 @@ for module in ["safetensors", "tqdm", "matplotlib", "ipywidgets", "scipy"]:
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", module], check=True)
 if len(kits) > 1:
     print(f"Of {len(kits)} kits the newest is taken: {root}, version {'.'.join(*versions[root] or [['unknown']])}")
-%matplotlib inline"""
+%matplotlib inline
+%config InlineBackend.figure_formats = ["retina"]"""
 
 
 def stamp(notebook: nbformat.NotebookNode, name: str) -> None:
@@ -70,6 +71,8 @@ def stamp(notebook: nbformat.NotebookNode, name: str) -> None:
     for cell in notebook.cells:
         for tag in texts.keys() & set(cell.metadata.get("tags", [])):
             cell.source = texts.pop(tag)
+            if tag == "bootstrap":
+                cell.metadata["jupyter"] = {"source_hidden": True}  # nobody needs to read it to go on
     if texts:
         raise SystemExit(f"error: {name} has no cell tagged {', '.join(texts)}")
 

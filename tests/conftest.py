@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from kit.exercises import pieces
 from kit.runs import run_configs
 from utils import checkpoints
 from utils.data import CPEN455_CLASSES
@@ -33,6 +34,13 @@ def tiny(folder, **overrides):
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def mine(monkeypatch, tmp_path) -> Path:
+    """An empty folder of one's own, where pieces are kept that pass their check."""
+    monkeypatch.setattr(pieces, "folder", lambda: tmp_path / "mine")
+    return tmp_path / "mine"
 
 
 @pytest.fixture(autouse=True)

@@ -109,7 +109,7 @@ def style() -> None:
     """Sets matplotlib to the kit's looks: small, quiet, in `PALETTE`, on white in light and dark themes."""
     import matplotlib.pyplot as plt
 
-    plt.rc("figure", figsize=(6, 3.4), dpi=90, facecolor="white")
+    plt.rc("figure", figsize=(6, 3.4), dpi=100, facecolor="white")
     plt.rc("figure.constrained_layout", use=True)
     plt.rc("font", size=10)
     plt.rc("axes", prop_cycle=plt.cycler(color=PALETTE))

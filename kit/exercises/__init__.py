@@ -1,40 +1,70 @@
-"""Exercises: a blank to fill in, a check that answers in a sentence, a hint, a solution. One file a notebook."""
+"""Exercises: a blank to fill in, a check that goes step by step, hints, a solution. One file a notebook.
+
+`pieces.py` holds those whose answers become the reader's own network; `solutions/` holds these answers.
+"""
 
 import inspect
 import textwrap
 from collections.abc import Callable
 
+import torch
+from torch import Tensor
+
 
 class Exercise:
     """One exercise. A file of this folder subclasses it, and the notebook uses the one instance.
 
-    A subclass has a `hint_text`, a static method `answer` (the solution) and `problem(attempt)`, which runs the
-    attempt and returns a sentence that says what is wrong and where, or None when all is right.
+    A subclass has `hints`, from a nudge to the algorithm; a static method `answer`, the solution, and the `name` that
+    it has in the notebook; and either `problem(attempt)`, which runs the attempt and returns a sentence that says what is wrong and where, or None when
+    all is right, or several such methods in `steps`, each under the sentence that is true when it finds nothing.
+    While they run, PyTorch's random numbers are others at every call; afterwards they go on as if none had been drawn.
     """
 
-    hint_text: str
+    hints: tuple[str, ...]
     answer: Callable
+    name: str
+    steps: dict[str, Callable]
+    _next_hint = 0
 
-    def problem(self, attempt) -> str | None:
-        raise NotImplementedError
+    def __init_subclass__(cls) -> None:
+        if hasattr(cls, "problem") and "steps" not in vars(cls):
+            cls.steps = {"": cls.problem}
 
-    def check(self, attempt) -> None:
-        """Says whether the attempt is right, or what differs and where."""
-        print(self.verdict(attempt))
+    def examine(self, attempt) -> tuple[int, str | None]:
+        """How many steps the attempt has right, and what is wrong with the next, None if there is none."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.seed()
+            for nr_right, step in enumerate(self.steps.values()):
+                try:
+                    problem = step(self, attempt)
+                except (Exception, SystemExit) as error:  # an attempt may fail in any way; the notebook goes on
+                    problem = f"it stopped with {type(error).__name__}: {error}"
+                if problem is not None:
+                    return nr_right, problem
+        return len(self.steps), None
 
     def verdict(self, attempt) -> str:
-        try:
-            problem = self.problem(attempt)
-        except Exception as error:  # an attempt may fail in any way; the student is told how, the notebook goes on
-            problem = f"it stopped with {type(error).__name__}: {error}"
-        return "Right." if problem is None else f"Not yet: {problem}"
+        """What is right so far, a line a step, and what differs and where."""
+        nr_right, problem = self.examine(attempt)
+        of = f" {nr_right + 1} of {len(self.steps)}" if len(self.steps) > 1 else ""
+        lines = [f"{n} of {len(self.steps)} is right: {text}." for n, text in enumerate(self.steps, 1) if text]
+        return "\n".join([*lines[:nr_right], "Right." if problem is None else f"Not yet{of}: {problem}"])
+
+    def check(self, attempt) -> None:
+        """Prints the verdict."""
+        print(self.verdict(attempt))
 
     def hint(self) -> None:
-        print(self.hint_text)
+        """Prints the next hint; after the last one the first again."""
+        number = self._next_hint % len(self.hints)
+        self._next_hint = number + 1
+        of = f"Hint {number + 1} of {len(self.hints)}: " if len(self.hints) > 1 else ""
+        print(f"{of}{self.hints[number]}")
 
     def solution(self) -> None:
-        """Shows code that passes the check."""
-        print(textwrap.dedent(inspect.getsource(self.answer)).replace("@staticmethod\n", "").strip())
+        """Prints code that passes the check when it is pasted into the exercise's cell."""
+        text = textwrap.dedent(inspect.getsource(self.answer)).replace("@staticmethod\n", "").strip()
+        print(text.replace("def answer(", f"def {self.name}(", 1))
 
 
 def blank(value) -> str | None:
@@ -44,8 +74,37 @@ def blank(value) -> str | None:
 
 def wrong_shape(value, shape: tuple[int, ...]) -> str | None:
     """The sentence for a value that is no tensor of that shape, else None."""
-    if not hasattr(value, "shape"):
+    if not isinstance(value, Tensor):
         return f"a tensor of shape {tuple(shape)} was expected, not {type(value).__name__}."
     if tuple(value.shape) != tuple(shape):
         return f"the shape is {tuple(value.shape)}, but it should be {tuple(shape)}."
     return None
+
+
+def no_number(value) -> str | None:
+    """The sentence for a value that is no number (of Python's, of NumPy's, or a tensor of one), else None."""
+    if sentence := blank(value):
+        return sentence
+    try:
+        float(value)
+    except (TypeError, ValueError, RuntimeError):
+        return f"a number was expected, not {type(value).__name__}."
+    return None
+
+
+def difference(value: Tensor, expected: Tensor, tolerance: float = 1e-9) -> str | None:
+    """Where a value differs most from what is expected of it, relative to numbers above 1; None if nowhere."""
+    if sentence := blank(value) or wrong_shape(value, tuple(expected.shape)):
+        return sentence
+    value, expected = value.detach().cpu().double(), expected.detach().cpu().double()
+    error = (value - expected).abs() / expected.abs().clamp(min=1)
+    error = torch.where(value == expected, 0.0, error).nan_to_num(nan=torch.inf)
+    if error.numel() == 0 or float(error.max()) <= tolerance:
+        return None
+    at = [int(index) for index in torch.unravel_index(error.argmax(), error.shape)]
+    where = f"at {at} " if at else ""
+    nr_wrong = int((error > tolerance).sum())
+    return (
+        f"{where}it is {float(value[tuple(at)]):.6g}, but it should be {float(expected[tuple(at)]):.6g} "
+        f"({nr_wrong} of {error.numel()} numbers differ)."
+    )

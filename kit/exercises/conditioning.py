@@ -16,7 +16,7 @@ def close(a: Tensor, b: Tensor) -> bool:
 class Gate(Exercise):
     """a * sigmoid(b), where a is the first half of the channels and b the second."""
 
-    hint_text = "`c.chunk(2, dim=1)` gives the two halves of the channels; the sigmoid belongs on the second."
+    hints = ("`c.chunk(2, dim=1)` gives the two halves of the channels; the sigmoid belongs on the second.",)
 
     @staticmethod
     def answer(c: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class Gate(Exercise):
 class Film(Exercise):
     """c * (1 + scale) + shift, one scale and one shift for each picture and channel."""
 
-    hint_text = "`scale[:, :, None, None]` is (B, 2F, 1, 1), which broadcasts over the pixels. Mind the 1 +."
+    hints = ("`scale[:, :, None, None]` is (B, 2F, 1, 1), which broadcasts over the pixels. Mind the 1 +.",)
 
     @staticmethod
     def answer(c: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -101,9 +101,9 @@ class Film(Exercise):
 class SiteParameters(Exercise):
     """How many parameters a fusion site has in a network of a given config."""
 
-    hint_text = (
+    hints = (
         "Every site is one row of numbers per class. Both streams have their own row at `upstream`, `middle` and in "
-        "every block. There are 3 stages of nr_resnet pairs down, and 3 back, the two finer with one pair more."
+        "every block. There are 3 stages of nr_resnet pairs down, and 3 back, the two finer with one pair more.",
     )
 
     @staticmethod
@@ -153,9 +153,9 @@ class SiteParameters(Exercise):
 class RelabelLate(Exercise):
     """The parameters under other labels, without running a `late` network again."""
 
-    hint_text = (
+    hints = (
         "The output is f(x) + table[label]. Take the old rows away and add the new ones, at every pixel alike. "
-        "What follows the other sites is not linear, so their share cannot be taken out again."
+        "What follows the other sites is not linear, so their share cannot be taken out again.",
     )
 
     @staticmethod

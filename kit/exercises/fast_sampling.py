@@ -16,9 +16,9 @@ from . import Exercise, blank
 class NaiveCost(Exercise):
     """FLOPs of a picture drawn by one whole forward pass for every pixel."""
 
-    hint_text = (
+    hints = (
         "Two factors grow: how many passes there are, one for every pixel, and what one pass costs. A convolution does "
-        "the same work at every position, so (size / 32)**2 times the pixels cost as many times the FLOPs."
+        "the same work at every position, so (size / 32)**2 times the pixels cost as many times the FLOPs.",
     )
 
     @staticmethod
@@ -44,10 +44,10 @@ class NaiveCost(Exercise):
 class CachedConv1d(Exercise):
     """A causal convolution of a sequence, fed one value at a time."""
 
-    hint_text = (
+    hints = (
         "Keep a tensor of the last k values, zeros at first: they are the padding. At each call drop the oldest, "
         "append the new one, return the sum of the products. `nonlocal` lets an inner function assign to a "
-        "variable of the outer one."
+        "variable of the outer one.",
     )
 
     @staticmethod
@@ -103,9 +103,9 @@ class CachedConv1d(Exercise):
 class RowsThatChange(Exercise):
     """The scales that get a new row when a row of the picture begins."""
 
-    hint_text = (
+    hints = (
         "Scale s has a row for every 2**s rows of the picture, and computes it when the first of them begins: when "
-        "2**s divides i. Every number divides 0."
+        "2**s divides i. Every number divides 0.",
     )
 
     @staticmethod
@@ -145,9 +145,9 @@ class RowsThatChange(Exercise):
 class CountCachedUpdates(Exercise):
     """How many positions of the ul stream are computed while a picture is drawn, all three scales together."""
 
-    hint_text = (
+    hints = (
         "Each position is computed once. How many are there at 32x32, how many at the scale of half the height and "
-        "half the width, how many at the coarsest?"
+        "half the width, how many at the coarsest?",
     )
 
     @staticmethod

@@ -10,59 +10,73 @@ from utils.layers import DownShiftedConv2d
 from utils.model import down_shift, right_shift
 
 from . import Exercise, blank, wrong_shape
+from .pieces import Piece
+from .solutions import masked_convolutions as solutions
 
 
-class KernelMask(Exercise):
+class KernelMask(Piece):
     """The masks of PixelCNN (van den Oord et al. 2016)."""
 
-    hint_text = (
-        "Begin with ones. The kernel is read like a picture: rows below the middle row come later, and so do the "
-        "columns right of the middle in the middle row. Kind 'A' also closes the middle itself."
+    hints = (
+        "Read the kernel as you read a page. Which of its entries come before the centre?",
+        "Rows below the middle row come later, and so do the columns right of the middle in the middle row. Kind 'A' "
+        "closes the centre itself as well, kind 'B' opens it.",
+        "middle = kernel_size // 2. Begin with torch.ones(kernel_size, kernel_size), set the rows from middle + 1 on "
+        "to 0, then in row `middle` the columns from middle on (kind 'A') or from middle + 1 on (kind 'B').",
     )
+    answer = staticmethod(solutions.kernel_mask)
 
-    @staticmethod
-    def answer(kernel_size: int, kind: str) -> Tensor:
-        middle = kernel_size // 2
-        mask = torch.ones(kernel_size, kernel_size)
-        mask[middle + 1 :] = 0
-        mask[middle, middle + (kind == "B") :] = 0
-        return mask
-
-    def problem(self, attempt) -> str | None:
+    def shapes(self, attempt) -> str | None:
         for size in (1, 3, 5):
+            mask = attempt(size, "A")
+            if sentence := blank(mask) or wrong_shape(mask, (size, size)):
+                return f"kernel_size {size}: {sentence}"
+            if not mask.is_floating_point():
+                return f"the mask is {mask.dtype}; it multiplies a kernel of floats, so make it one of floats."
+        return None
+
+    def centre(self, attempt) -> str | None:
+        for size in (1, 3, 5):
+            a, b = (float(attempt(size, kind)[size // 2, size // 2]) for kind in "AB")
+            if a != 0:
+                return f"kernel_size {size}: kind 'A' must close the centre, but there it is {a:g}."
+            if b != 1:
+                return f"kernel_size {size}: kind 'B' lets the centre through, but there it is {b:g}."
+        return None
+
+    def past_and_future(self, attempt) -> str | None:
+        for size in (3, 5, 2 * int(torch.randint(3, 9, ())) + 1):
             for kind in "AB":
-                mask = attempt(size, kind)
-                if sentence := blank(mask) or wrong_shape(mask, (size, size)):
-                    return sentence
-                if sentence := self._wrong_entry(mask, size, kind):
+                if sentence := self._wrong_entry(attempt(size, kind), size):
                     return f"kernel_size {size}, kind {kind!r}: {sentence}"
         return None
 
     @staticmethod
-    def _wrong_entry(mask: Tensor, size: int, kind: str) -> str | None:
+    def _wrong_entry(mask: Tensor, size: int) -> str | None:
         middle = size // 2
         for i in range(size):
             for j in range(size):
                 entry = f"entry ({i}, {j}) is {float(mask[i, j]):g}"
-                if (i, j) == (middle, middle):
-                    if kind == "A" and mask[i, j] != 0:
-                        return f"the mask lets the centre through, but kind 'A' must not: {entry}."
-                    if kind == "B" and mask[i, j] != 1:
-                        return f"the mask closes the centre, but kind 'B' lets it through: {entry}."
-                elif (i, j) > (middle, middle) and mask[i, j] != 0:
+                if (i, j) > (middle, middle) and mask[i, j] != 0:
                     where = "below the middle row" if i > middle else "right of the centre"
                     return f"{entry}; it lies {where}, in the future, and must be 0."
-                elif (i, j) < (middle, middle) and mask[i, j] != 1:
+                if (i, j) < (middle, middle) and mask[i, j] != 1:
                     return f"{entry}; it lies in the past and must be 1."
         return None
+
+    steps = {  # noqa: RUF012
+        "the masks have the right shape": shapes,
+        "kind 'A' closes the centre, kind 'B' opens it": centre,
+        "the past is open and the future is closed, in kernels of any size": past_and_future,
+    }
 
 
 class PaddingOf(Exercise):
     """Where the zeros go, so that a convolution looks back only."""
 
-    hint_text = (
+    hints = (
         "Without padding, output (0, 0) would see rows 0 ... kh-1 and columns 0 ... kw-1. It must see rows up to 0 and "
-        "columns up to 0 instead. How many rows and columns of zeros have to come before the picture?"
+        "columns up to 0 instead. How many rows and columns of zeros have to come before the picture?",
     )
 
     @staticmethod
@@ -105,9 +119,9 @@ class PaddingOf(Exercise):
 class ReceptiveRows(Exercise):
     """How far up a stack looks."""
 
-    hint_text = (
+    hints = (
         "One layer sees kernel_height rows, its own among them. What does each further layer add, if it looks at rows "
-        "that the layers below it have already summed up? Draw depth 2 and height 2 on paper."
+        "that the layers below it have already summed up? Draw depth 2 and height 2 on paper.",
     )
 
     @staticmethod
@@ -176,9 +190,9 @@ LAYERS = [
 class IsCausal(Exercise):
     """The X-ray as a test."""
 
-    hint_text = (
+    hints = (
         "For every output channel and pixel (i, j): torch.autograd.grad(out[0, c, i, j], x, retain_graph=True)[0], "
-        "flattened in reading order. From entry i * size + j on, all must be exactly 0."
+        "flattened in reading order. From entry i * size + j on, all must be exactly 0.",
     )
 
     @staticmethod

@@ -12,10 +12,10 @@ from . import Exercise, blank, wrong_shape
 class RangeMass(Exercise):
     """The probability that a byte lies in a range."""
 
-    hint_text = (
+    hints = (
         "The masses of neighbouring bins add up to one difference: the CDF at the upper edge of `high` minus the CDF "
         "at the lower edge of `low`. The edges of byte v lie at (v - 0.5) / 127.5 - 1 and (v + 0.5) / 127.5 - 1; only "
-        "bin 0 has no lower end, and bin 255 no upper one."
+        "bin 0 has no lower end, and bin 255 no upper one.",
     )
 
     @staticmethod
@@ -67,10 +67,10 @@ class RangeMass(Exercise):
 class LogMassOfWhite(Exercise):
     """The log mass of byte 255, exact in float32."""
 
-    hint_text = (
+    hints = (
         "In the product form the open side's sigmoid and the last factor are 1, so one sigmoid is left: sigmoid(b), "
         "where b = (mean - lower edge) / scale. The bin's lower edge is 1 - 1/255. F.logsigmoid is exact where "
-        "log(sigmoid(...)) is not."
+        "log(sigmoid(...)) is not.",
     )
 
     @staticmethod
@@ -124,9 +124,9 @@ class LogMassOfWhite(Exercise):
 class MeanOfBlue(Exercise):
     """Blue's mean, given the pixel's red and green."""
 
-    hint_text = (
+    hints = (
         "Bytes become levels (v / 127.5 - 1) and coefficients go through tanh. Which two of the three belong to blue? "
-        "See the layout: the first is red in green's mean."
+        "See the layout: the first is red in green's mean.",
     )
 
     @staticmethod
@@ -172,7 +172,7 @@ class MeanOfBlue(Exercise):
 class FileSize(Exercise):
     """Bytes that an ideal compressor needs for a picture."""
 
-    hint_text = "How many colour values has the picture? Each costs that many bits, and a byte is 8 bits."
+    hints = ("How many colour values has the picture? Each costs that many bits, and a byte is 8 bits.",)
 
     @staticmethod
     def answer(bits: float, image_size: int) -> float:

@@ -9,8 +9,8 @@ from . import Exercise, blank, wrong_shape
 class ToUnit(Exercise):
     """From bytes to the scale that the network sees."""
 
-    hint_text = (
-        "0 must become -1 and 255 must become 1; what lies between is spread evenly: one division, one subtraction."
+    hints = (
+        "0 must become -1 and 255 must become 1; what lies between is spread evenly: one division, one subtraction.",
     )
 
     @staticmethod
@@ -34,8 +34,8 @@ class ToUnit(Exercise):
 class Likeliest(Exercise):
     """The label that a picture is given."""
 
-    hint_text = (
-        "Each row holds one picture's log-likelihood under each label. Which column is largest? See torch.argmax."
+    hints = (
+        "Each row holds one picture's log-likelihood under each label. Which column is largest? See torch.argmax.",
     )
 
     @staticmethod
@@ -58,7 +58,7 @@ class Likeliest(Exercise):
 class Lead(Exercise):
     """How sure the decision is."""
 
-    hint_text = "torch.topk(log_likelihoods, 2, dim=1).values gives the two largest of each row, in order."
+    hints = ("torch.topk(log_likelihoods, 2, dim=1).values gives the two largest of each row, in order.",)
 
     @staticmethod
     def answer(log_likelihoods: Tensor) -> Tensor:

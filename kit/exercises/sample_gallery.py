@@ -13,9 +13,9 @@ from . import Exercise, blank, wrong_shape
 class Sheet(Exercise):
     """Lay pictures out as one sheet of bytes, row by row."""
 
-    hint_text = (
+    hints = (
         "`to_bytes` of utils.data gives uint8. See the pictures as (rows, columns, 3, S, S): the sheet's height is "
-        "rows then S, its width columns then S, the colour comes last. One permute, then one reshape."
+        "rows then S, its width columns then S, the colour comes last. One permute, then one reshape.",
     )
 
     @staticmethod
@@ -59,9 +59,9 @@ class Sheet(Exercise):
 class LogProbOfRest(Exercise):
     """The log-likelihood of the rows that were not given."""
 
-    hint_text = (
+    hints = (
         "`mixture.log_prob(model(x, y), x, reduce=False)` holds one number a pixel, (B, H, W). Keep the rows from "
-        "`nr_given` on and add them up."
+        "`nr_given` on and add them up.",
     )
 
     @staticmethod
@@ -112,9 +112,9 @@ class LogProbOfRest(Exercise):
 class Nearest(Exercise):
     """The training pictures that are closest to each sample."""
 
-    hint_text = (
+    hints = (
         "Flatten the pictures to (N, 3*S*S) and take torch.cdist: all differences at once would be N*M*3*S*S numbers, "
-        "more than your memory. Then `topk` with largest=False; its second answer holds the indices."
+        "more than your memory. Then `topk` with largest=False; its second answer holds the indices.",
     )
 
     @staticmethod
@@ -158,10 +158,10 @@ class Nearest(Exercise):
 class Frechet(Exercise):
     """The Fréchet distance of two Gaussians."""
 
-    hint_text = (
+    hints = (
         "The root of cov1: `values, vectors = torch.linalg.eigh(cov1)`, then vectors * sqrt(values) @ vectors.T. "
         "root @ cov2 @ root is symmetric and has the eigenvalues of cov1 @ cov2; torch.linalg.eigvalsh gives them, and "
-        "the trace of a root is the sum of their roots. Clamp eigenvalues at 0: rounding makes some slightly negative."
+        "the trace of a root is the sum of their roots. Clamp eigenvalues at 0: rounding makes some slightly negative.",
     )
 
     @staticmethod

@@ -19,7 +19,7 @@ def not_a_number(value) -> str | None:
 class NumberOfSteps(Exercise):
     """How many batches cover the training pictures."""
 
-    hint_text = "Divide, and round up: math.ceil, or a whole-number division after adding batch_size - 1."
+    hints = ("Divide, and round up: math.ceil, or a whole-number division after adding batch_size - 1.",)
 
     @staticmethod
     def answer(pictures: int, batch_size: int) -> int:
@@ -45,7 +45,7 @@ class NumberOfSteps(Exercise):
 class MeanOfBatches(Exercise):
     """The mean over pictures from the means over batches."""
 
-    hint_text = "A batch's mean times its size is its sum. Add the sums, then divide by the number of all pictures."
+    hints = ("A batch's mean times its size is its sum. Add the sums, then divide by the number of all pictures.",)
 
     @staticmethod
     def answer(losses: list[float], sizes: list[int]) -> float:
@@ -75,9 +75,9 @@ class MeanOfBatches(Exercise):
 class WarmupCosine(Exercise):
     """The learning rate of a step: warm-up times cosine."""
 
-    hint_text = (
+    hints = (
         "Warm-up: min(1, (step + 1) / warmup), where warmup = 0 must not divide by zero; max(1, warmup) helps. "
-        "Cosine: 0.5 * (1 + cos(angle)), with an angle that goes from 0 to pi (radians) as step goes from 0 to total."
+        "Cosine: 0.5 * (1 + cos(angle)), with an angle that goes from 0 to pi (radians) as step goes from 0 to total.",
     )
 
     @staticmethod
@@ -114,9 +114,9 @@ class WarmupCosine(Exercise):
 class Ema(Exercise):
     """The exponential moving average of a series."""
 
-    hint_text = (
+    hints = (
         "Keep one number, `average`, which begins as values[0]. For each value: average = decay * average + "
-        "(1 - decay) * value, and append it to a list."
+        "(1 - decay) * value, and append it to a list.",
     )
 
     @staticmethod

@@ -22,9 +22,9 @@ def near(a: float, b: float) -> bool:
 class Posterior(Exercise):
     """p(y | x) from log p(x | y) and p(y)."""
 
-    hint_text = (
+    hints = (
         "Work with logarithms: log p(x | y) + log p(y). Then take away each row's greatest value before you "
-        "exponentiate; it cancels in the fraction. `torch.softmax` does both."
+        "exponentiate; it cancels in the fraction. `torch.softmax` does both.",
     )
 
     @staticmethod
@@ -71,9 +71,9 @@ class Posterior(Exercise):
 class MacroF1(Exercise):
     """The mean over the classes of 2 TP / (2 TP + FP + FN)."""
 
-    hint_text = (
+    hints = (
         "2 TP + FP + FN is the class's row sum plus its column sum. A class that is neither there nor predicted has "
-        "0 there: keep it from dividing by zero, and let it count as 0."
+        "0 there: keep it from dividing by zero, and let it count as 0.",
     )
 
     @staticmethod
@@ -120,9 +120,9 @@ class MacroF1(Exercise):
 class ExpectedCalibrationError(Exercise):
     """|mean confidence - accuracy| of each bin, weighted by how many pictures it holds."""
 
-    hint_text = (
+    hints = (
         "`(confidence * nr_bins).long()` is each picture's bin; a confidence of exactly 1 belongs to the last one "
-        "(`.clamp(max=nr_bins - 1)`). Skip the empty bins, and weight with count / N."
+        "(`.clamp(max=nr_bins - 1)`). Skip the empty bins, and weight with count / N.",
     )
 
     @staticmethod
@@ -175,9 +175,9 @@ class ExpectedCalibrationError(Exercise):
 class SignTest(Exercise):
     """The exact two-sided p-value for two classifiers that disagree on n pictures."""
 
-    hint_text = (
+    hints = (
         "If both were equally good, each of the n = a + b pictures would be a toss of a fair coin. Sum "
-        "`math.comb(n, k)` for k = 0 ... min(a, b), divide by 2**n, double it for two sides, and stop at 1."
+        "`math.comb(n, k)` for k = 0 ... min(a, b), divide by 2**n, double it for two sides, and stop at 1.",
     )
 
     @staticmethod

@@ -1,0 +1,257 @@
+"""The pieces of the network that the reader builds: checked, kept in a folder of their own, taken by later notebooks.
+
+When a check says "Right", what the piece needs is written into one file, `notebooks/mine/NAME.py`: the imports, the
+helpers that stand in other cells, and the definition itself. `take("NAME")` gives the reader's piece while it passes
+its check, else the kit's; `pieces()` says which is which.
+"""
+
+import ast
+import contextlib
+import functools
+import importlib
+import inspect
+import io
+import linecache
+import pkgutil
+import re
+import symtable
+import sys
+import textwrap
+import types
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+from utils import UsageError
+from utils.checkpoints import write_atomically
+
+from .. import platforms
+from ..console import KIT, shown
+from . import Exercise
+
+NOTEBOOKS = ("masked_convolutions", "mixture_of_logistics", "conditioning", "training")  # files of this folder
+
+
+class Piece(Exercise):
+    """An exercise whose answer is kept and used.
+
+    `answer` is defined in `solutions/`, or in `utils`, under the name that the reader's piece has too. `kit` names the
+    function or class of `utils` that does the same, if there is one; while an attempt is examined, it is locked.
+    """
+
+    kit: str = ""
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.answer.__name__
+
+    def examine(self, attempt) -> tuple[int, str | None]:
+        if attempt is None or attempt is ...:
+            return 0, "there is nothing yet; replace the dots with your code."
+        if not callable(attempt) or getattr(attempt, "__name__", "") != self.name:
+            return 0, f"a definition is called {self.name} here; define it so, and hand it to the check."
+        theirs = [getattr(each, "__module__", "") for each in getattr(attempt, "__mro__", [attempt])]
+        if any(str(module).partition(".")[0] in ("utils", "kit") for module in theirs):
+            return 0, f"this is the kit's own {self.name}; write yours."
+        with locked(self.kit, attempt):
+            return super().examine(attempt)
+
+    def check(self, attempt) -> None:
+        """Prints the verdict, and keeps what is right."""
+        verdict = self.verdict(attempt)
+        print(verdict, f" {self.keep(attempt)}" if verdict.endswith("Right.") else "", sep="")
+
+    def keep(self, attempt) -> str:
+        """Writes the piece's file; -> a sentence that says where, or why not."""
+        path = folder() / f"{self.name}.py"
+        text = f"# {self.name}: kept when its check said that it is right; it is used until another one passes\n"
+        try:
+            text += Source(attempt).text()
+            problem = examined(self.name, path, text)[1]
+            if problem is not None:
+                return f"It is not kept: in a file of its own it does not work ({problem.rstrip('.')})."
+            write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        except UsageError as error:
+            return f"It is not kept: {error}."
+        return f"Kept as {shown(path)}: from here on your {self.name} is used."
+
+
+@contextlib.contextmanager
+def locked(kit: str, attempt):
+    """While open, the function or class of `utils` that is called so refuses to be used, by the attempt too."""
+
+    def refuse(*args, **kwargs):
+        raise UsageError(f"{kit} is the kit's own; write yours without it")
+
+    with contextlib.ExitStack() as stack:
+        if kit:
+            own = pkgutil.resolve_name(kit)
+            stack.enter_context(mock.patch(kit, refuse))
+            for function in functions_of(attempt):  # which may have imported it under any name
+                names = {name: refuse for name, value in function.__globals__.items() if value is own}
+                stack.enter_context(mock.patch.dict(function.__globals__, names))
+        yield
+
+
+def folder() -> Path:
+    """Where pieces are kept: notebooks/mine in the kit; on Kaggle and Colab beside the runs, to outlive the session."""
+    if platforms.platform_name() == "laptop" or platforms.runs_folder() == platforms.RUNS:
+        return KIT / "notebooks" / "mine"
+    return platforms.runs_folder().parent / "mine"
+
+
+def find(name: str) -> Path | None:
+    """The file of the reader's piece; also one that an earlier Kaggle session left and that is attached."""
+    path = folder() / f"{name}.py"
+    attached = sorted(platforms.KAGGLE_INPUT.glob(f"**/mine/{name}.py")) if not path.is_file() else []
+    return path if path.is_file() else next(iter(attached), None)
+
+
+def loaded(text: str, path: Path) -> dict:
+    """What the text of a piece's file defines."""
+    module = types.ModuleType(f"mine.{path.stem}")
+    module.__file__ = str(path)
+    with mock.patch.dict(sys.modules, {module.__name__: module}):  # dataclasses look their module up
+        exec(compile(text, str(path), "exec"), module.__dict__)
+    return module.__dict__
+
+
+def registry() -> dict[str, tuple[Piece, int]]:
+    """Every piece by name, with the number of its notebook, in the order of the notebooks."""
+    found = {}
+    for number, name in enumerate(NOTEBOOKS, 1):
+        module = importlib.import_module(f".{name}", __package__)
+        found |= {piece.name: (piece, number) for piece in vars(module).values() if isinstance(piece, Piece)}
+    return found
+
+
+@functools.cache
+def examined(name: str, path: Path, text: str) -> tuple[object, str | None]:
+    """The piece in this text and what is wrong with it; each text is examined once."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            piece = loaded(text, path)[name]
+            return piece, registry()[name][0].examine(piece)[1]
+    except (Exception, SystemExit) as error:  # whatever a file may hold, the notebook goes on
+        return None, f"it stopped with {type(error).__name__}: {error}"
+
+
+def state(name: str) -> tuple[object | None, str]:
+    """The reader's piece, if there is one that passes its check, and a few words on whose is used."""
+    path = find(name)
+    if path is None:
+        return None, "the kit's"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        return None, f"the kit's, because yours cannot be read ({error})"
+    piece, problem = examined(name, path, text)
+    if problem is not None:
+        return None, f"the kit's, because yours in {shown(path)} no longer passes its check: {problem}"
+    linecache.checkcache(str(path))
+    return piece, "yours"
+
+
+def take(name: str) -> Callable:
+    """The piece of that name: the reader's while it passes its check, else the kit's; says which.
+
+    Raises UsageError if no notebook builds a piece of that name.
+    """
+    if name not in registry():
+        raise UsageError(f"no notebook builds {name!r}: choose from {', '.join(registry())}")
+    piece, whose = state(name)
+    print(f"{name}: {whose}")
+    return piece or registry()[name][0].answer  # type: ignore[return-value]
+
+
+def pieces() -> None:
+    """Prints which pieces of the network are the reader's."""
+    for name, (_, number) in registry().items():
+        print(f"notebook {number:02d}  {name:<24}{state(name)[1]}")
+
+
+class Source:
+    """What a function or class needs to stand in a file of its own: imports, constants, other definitions."""
+
+    def __init__(self, thing: Callable):
+        self.imports: dict[str, str] = {}
+        self.definitions: dict[str, str] = {}
+        self.add_definition(thing)
+
+    def text(self) -> str:
+        return (
+            "\n\n\n".join(filter(None, ["\n".join(sorted(self.imports.values())), *self.definitions.values()])) + "\n"
+        )
+
+    def add_definition(self, thing: Callable) -> None:
+        name, text = thing.__name__, text_of(thing)
+        self.definitions[name] = ""  # taken: a definition may name itself
+        namespace = functions_of(thing)[0].__globals__  # a class's methods share those of their cell
+        for needed in globals_of(text):
+            if needed in namespace and needed not in self.definitions and needed not in self.imports:
+                self.add(needed, namespace[needed], name)
+        self.definitions[name] = self.definitions.pop(name) or text  # after what it needs
+
+    def add(self, name: str, value, user: str) -> None:
+        module = getattr(value, "__module__", None)
+        own = getattr(value, "__name__", name)
+        renamed = f" as {name}" if own != name else ""
+        if isinstance(value, types.ModuleType):
+            self.imports[name] = f"import {value.__name__}{renamed}"
+        elif module != "__main__" and getattr(sys.modules.get(str(module)), own, None) is value:
+            self.imports[name] = f"from {module} import {own}{renamed}"
+        elif (inspect.isfunction(inspect.unwrap(value)) or inspect.isclass(value)) and not renamed:
+            self.add_definition(value)
+        elif is_literal(value):
+            self.definitions[name] = f"{name} = {value!r}"
+        else:
+            raise UsageError(f"{user} uses {name}, which is made outside of it; make it inside, or take an argument")
+
+
+def functions_of(thing: Callable) -> list[types.FunctionType]:
+    """The function itself, undecorated, or the class's methods, those that are written in Python."""
+    found = [
+        getattr(value, "__func__", value) for value in (vars(thing).values() if inspect.isclass(thing) else [thing])
+    ]
+    return [function for function in map(inspect.unwrap, found) if inspect.isfunction(function)]
+
+
+def text_of(thing: Callable) -> str:
+    """The definition of a function or class as its cell or file has it; `inspect` does not find a cell's classes.
+
+    Raises UsageError where there is no text, as for a lambda.
+    """
+    for function in functions_of(thing)[:1]:
+        code = function.__code__
+        linecache.checkcache(code.co_filename)
+        lines = linecache.getlines(code.co_filename)
+        cell = re.sub(r"^(\s*)[%!].*$", r"\1pass", "".join(lines), flags=re.MULTILINE)  # IPython's own commands
+        for node in ast.walk(ast.parse(cell)):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == thing.__name__:
+                first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+                if first <= code.co_firstlineno <= (node.end_lineno or 0):
+                    return textwrap.dedent("".join(lines[first - 1 : node.end_lineno])).rstrip()
+    raise UsageError(
+        f"the text of {getattr(thing, '__name__', 'it')} was not found; define it in a cell, with its name"
+    )
+
+
+def globals_of(text: str) -> list[str]:
+    """The names that a definition takes from outside of it, each once."""
+
+    def walk(table: symtable.SymbolTable):
+        for symbol in table.get_symbols():
+            outside = table.get_type() == "module" and not symbol.is_assigned()
+            if symbol.is_referenced() and (symbol.is_global() or outside):
+                yield symbol.get_name()
+        for child in table.get_children():
+            yield from walk(child)
+
+    return list(dict.fromkeys(walk(symtable.symtable(text, "cell", "exec"))))
+
+
+def is_literal(value) -> bool:
+    """Whether `repr` writes the value so that Python reads it."""
+    with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return ast.literal_eval(repr(value)) == value
+    return False
