@@ -1,5 +1,6 @@
 """The widgets without a browser: what is shown changes when a control moves."""
 
+import base64
 import io
 import math
 import re
@@ -49,9 +50,9 @@ def pictures(count: int = 4, size: int = 8, classes: tuple[str, ...] = CPEN455_C
     return ImageDataset(images, torch.arange(count) % len(classes), classes, [str(n) for n in range(count)])
 
 
-def as_file(array: np.ndarray, form: str = "PNG") -> bytes:
+def as_file(array: np.ndarray, form: str = "PNG", **how) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, format=form)
+    Image.fromarray(array).save(buffer, format=form, **how)
     return buffer.getvalue()
 
 
@@ -59,10 +60,12 @@ def test_show_gives_a_widget_and_a_picture_for_readers_without_a_kernel(monkeypa
     seen = []
     monkeypatch.setattr("IPython.display.display", lambda data, **how: seen.append((data, how)))
     button = ipywidgets.Button()
-    base.show(button, b"png")
-    base.show(button, b"new", update=True)
+    small, sharp = as_file(np.zeros((2, 4, 3), np.uint8)), as_file(np.zeros((2, 4, 3), np.uint8), dpi=(200, 200))
+    base.show(button, small)
+    base.show(button, sharp, update=True)
     assert seen[0][0]["application/vnd.jupyter.widget-view+json"]["model_id"] == button.model_id
-    assert [data["image/png"] for data, _ in seen] == ["cG5n", "bmV3"]
+    assert [base64.b64decode(data["image/png"]) for data, _ in seen] == [small, sharp]
+    assert [how["metadata"] for _, how in seen] == [None, {"image/png": {"width": 2}}]
     assert [how["update"] for _, how in seen] == [False, True] and seen[0][1]["display_id"] == seen[1][1]["display_id"]
 
 
@@ -83,6 +86,7 @@ def test_explore_redraws(shown):
     assert drawn == [1] and slider.description == "height" and picture.value == png and box.children[0] is slider
     slider.value = 4
     assert drawn == [1, 4] and pixels(picture.value) != pixels(png)
+    assert int(picture.width) == Image.open(io.BytesIO(picture.value)).width // 2 > 100
     assert not plt.get_fignums(), "a figure left open is shown twice"
 
 

@@ -27,22 +27,30 @@ def show(widget, png: bytes, update: bool = False) -> None:
 
     view = {"model_id": widget.model_id, "version_major": 2, "version_minor": 0}
     picture = base64.b64encode(png).decode()
+    width = shown_width(png)
     display(
         {"application/vnd.jupyter.widget-view+json": view, "image/png": picture, "text/plain": "an interactive figure"},
         raw=True,
+        metadata={"image/png": {"width": width}} if width else None,
         display_id=widget.model_id,
         update=update,
     )
 
 
-def to_png(picture) -> bytes:
-    """A PIL picture or a matplotlib figure, on white whatever the theme."""
+def to_png(picture, scale: int = 1) -> bytes:
+    """A PIL picture or a matplotlib figure, on white whatever the theme; the figure's dots per inch times `scale`."""
     buffer = io.BytesIO()
     if isinstance(picture, Image.Image):
         picture.save(buffer, format="PNG")
     else:
-        picture.savefig(buffer, format="png", bbox_inches="tight", facecolor="white")
+        picture.savefig(buffer, format="png", bbox_inches="tight", facecolor="white", dpi=scale * picture.dpi)
     return buffer.getvalue()
+
+
+def shown_width(png: bytes) -> int | None:
+    """How wide a sharp figure is shown, in the page's pixels; None for a picture that is shown pixel by pixel."""
+    with Image.open(io.BytesIO(png)) as picture:
+        return picture.width // 2 if picture.info.get("dpi", (0, 0))[0] > 150 else None
 
 
 class Shown:
@@ -94,7 +102,8 @@ class Panel(Shown):
         import matplotlib.pyplot as plt
 
         figure = self.draw(**self.values())
-        self.picture.value = to_png(figure)
+        self.picture.value = to_png(figure, scale=2)  # sharp, as the notebooks' other figures are
+        self.picture.width = str(shown_width(self.picture.value) or "")
         plt.close(figure)  # else the notebook shows it once more
 
     def _on_change(self, _change) -> None:
