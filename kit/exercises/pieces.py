@@ -87,9 +87,11 @@ def locked(kit: str, attempt):
         if kit:
             own = pkgutil.resolve_name(kit)
             stack.enter_context(mock.patch(kit, refuse))
-            for function in functions_of(attempt):  # which may have imported it under any name
-                names = {name: refuse for name, value in function.__globals__.items() if value is own}
-                stack.enter_context(mock.patch.dict(function.__globals__, names))
+            for function in functions_of(attempt):
+                names = function.__globals__  # which may have it under any name
+                for name in [name for name, value in names.items() if value is own]:
+                    names[name] = refuse
+                    stack.callback(names.__setitem__, name, own)
         yield
 
 
@@ -111,14 +113,13 @@ def loaded(text: str, path: Path) -> dict:
     """What the text of a piece's file defines."""
     module = types.ModuleType(f"mine.{path.stem}")
     module.__file__ = str(path)
-    with mock.patch.dict(sys.modules, {module.__name__: module}):  # dataclasses look their module up
-        exec(compile(text, str(path), "exec"), module.__dict__)
+    exec(compile(text, str(path), "exec"), module.__dict__)
     return module.__dict__
 
 
 def registry() -> dict[str, tuple[Piece, int]]:
     """Every piece by name, with the number of its notebook, in the order of the notebooks."""
-    found = {}
+    found: dict[str, tuple[Piece, int]] = {}
     for number, name in enumerate(NOTEBOOKS, 1):
         module = importlib.import_module(f".{name}", __package__)
         found |= {piece.name: (piece, number) for piece in vars(module).values() if isinstance(piece, Piece)}

@@ -7,7 +7,7 @@ import torch
 from common import in_a_cell, pasted, said
 
 from kit import platforms
-from kit.exercises import masked_convolutions, network, pieces
+from kit.exercises import masked_convolutions, pieces
 from kit.exercises.solutions import masked_convolutions as solutions
 from utils import UsageError
 
@@ -124,7 +124,9 @@ def test_classes_and_decorated_functions_and_ipython_commands_have_a_text():
 
 
 def test_only_names_from_outside_are_looked_up():
-    source = "def f(a: Tensor) -> Tensor:\n    x = [y for y in a]\n    def g(): return x\n    return torch.stack(g()).shape\n"
+    source = (
+        "def f(a: Tensor) -> Tensor:\n    x = [y for y in a]\n    def g(): return x\n    return torch.stack(g()).T\n"
+    )
     assert set(pieces.globals_of(source)) == {"Tensor", "torch"}
 
 
@@ -159,3 +161,25 @@ def test_a_folder_that_cannot_be_written_costs_a_sentence(mine):
 def test_an_unknown_piece_is_refused():
     with pytest.raises(UsageError, match="no notebook builds 'mask': choose from kernel_mask"):
         pieces.take("mask")
+
+
+def test_the_kits_own_piece_is_locked_while_an_attempt_is_examined():
+    from utils import layers
+
+    class Shifted(pieces.Piece):
+        hints = ("", "", "")
+        kit = "utils.layers.DownShiftedConv2d"
+        answer = staticmethod(layers.DownShiftedConv2d)
+        steps = {"it can be made": lambda self, attempt: attempt(1, 1) and None}
+
+    wrong = [
+        "def DownShiftedConv2d(*channels): return layers.DownShiftedConv2d(*channels)",
+        "def DownShiftedConv2d(*channels): return theirs(*channels)",
+    ]
+    given = {"layers": layers, "theirs": layers.DownShiftedConv2d}
+    for source in wrong:
+        namespace = in_a_cell(source, dict(given))
+        assert "DownShiftedConv2d is the kit's own; write yours" in Shifted().verdict(namespace["DownShiftedConv2d"])
+        assert namespace["theirs"] is layers.DownShiftedConv2d and isinstance(layers.DownShiftedConv2d, type)
+    subclass = in_a_cell("class DownShiftedConv2d(theirs): pass", dict(given))["DownShiftedConv2d"]
+    assert "this is the kit's own DownShiftedConv2d; write yours" in Shifted().verdict(subclass)
