@@ -6,5 +6,5 @@ metrics, minutes           its line an epoch; how many epochs fit
 platforms, distributed     laptop, Kaggle, Colab; several processes;    doctor: what is missing, and the cure
 console                    how a command is typed here
 download, fid, leaderboard, course, report, wandb_log                   data, scores, handing in, logging
-widgets/, exercises/       what moves, and what is checked, in the notebooks;   notebooks, publish: their making
+widgets/, exercises/       what moves, and what is checked and kept, in the notebooks;   publish: Kaggle and Colab
 """

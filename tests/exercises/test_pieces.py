@@ -125,7 +125,7 @@ def test_classes_and_decorated_functions_and_ipython_commands_have_a_text():
 
 def test_only_names_from_outside_are_looked_up():
     source = (
-        "def f(a: Tensor) -> Tensor:\n    x = [y for y in a]\n    def g(): return x\n    return torch.stack(g()).T\n"
+        "def f(a: Tensor) -> Tensor:\n    x = [y for y in a]\n    def g(): return x\n    return torch.stack(g())\n"
     )
     assert set(pieces.globals_of(source)) == {"Tensor", "torch"}
 
