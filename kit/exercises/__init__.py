@@ -15,9 +15,10 @@ class Exercise:
     """One exercise. A file of this folder subclasses it, and the notebook uses the one instance.
 
     A subclass has `hints`, from a nudge to the algorithm; a static method `answer`, the solution, and the `name` that
-    it has in the notebook; and either `problem(attempt)`, which runs the attempt and returns a sentence that says what is wrong and where, or None when
-    all is right, or several such methods in `steps`, each under the sentence that is true when it finds nothing.
-    While they run, PyTorch's random numbers are others at every call; afterwards they go on as if none had been drawn.
+    it has in the notebook; and either `problem(attempt)`, which runs the attempt and returns a sentence that says what
+    is wrong and where, or None when all is right, or several such methods in `steps`, each under the sentence that is
+    true when it finds nothing. While they run, PyTorch's random numbers are others at every call; afterwards they go on
+    as if none had been drawn.
     """
 
     hints: tuple[str, ...]
