@@ -17,7 +17,7 @@ def built_network() -> type[model.ConditionalPixelCNN]:
     names, so weights can be loaded from one into the other.
     """
     mine = types.ModuleType("mine.model")
-    mine.__package__ = model.__package__
+    mine.__package__ = model.__package__  # its imports are relative
     exec(compile(inspect.getsource(model), str(model.__file__), "exec"), mine.__dict__)
     mine.__dict__.update({name: take(name) for name in PARTS})
     mine.ConditionalPixelCNN.forward = take("network_forward")

@@ -201,6 +201,10 @@ class Source:
             self.imports[name] = f"import {value.__name__}{renamed}"
         elif module != "__main__" and getattr(sys.modules.get(str(module)), own, None) is value:
             self.imports[name] = f"from {module} import {own}{renamed}"
+        elif home := next(
+            (n for n, m in sys.modules.items() if n.startswith("utils.") and vars(m).get(name) is value), ""
+        ):
+            self.imports[name] = f"from {home} import {name}"  # an alias or a constant, which knows no module
         elif (inspect.isfunction(inspect.unwrap(value)) or inspect.isclass(value)) and not renamed:
             self.add_definition(value)
         elif is_literal(value):

@@ -93,6 +93,16 @@ def exercise_source(middle: str) -> str:
     return body.replace("middle = kernel_size // 2", middle)
 
 
+def test_an_alias_and_a_constant_of_utils_are_imported():
+    from utils.layers import Modulation
+    from utils.mixture import MIN_LOG_SCALE
+
+    source = "def f(modulation: Modulation):\n    return MIN_LOG_SCALE\n"
+    f = in_a_cell(source, {"Modulation": Modulation, "MIN_LOG_SCALE": MIN_LOG_SCALE})["f"]
+    imports = "from utils.layers import Modulation\nfrom utils.mixture import MIN_LOG_SCALE"
+    assert pieces.Source(f).text() == f"{imports}\n\n\n{source}"
+
+
 def test_a_lambda_and_another_name_are_told_kindly():
     assert "a definition is called kernel_mask here" in said(exercise.check, lambda size, kind: None)
     assert "a definition is called kernel_mask here" in said(exercise.check, torch.ones(3, 3))
