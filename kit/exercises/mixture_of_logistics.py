@@ -1,17 +1,44 @@
-"""Exercises of notebook 02: bins and their masses, a log mass that stays exact, coupled colours, bits."""
+"""Exercises of notebook 02: bins and their masses, the log-probability of a pixel, sampling, bits."""
 
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-from . import Exercise, blank, wrong_shape
+from utils import mixture
+
+from . import Exercise, blank, difference, no_number, wrong_shape
+from .pieces import Piece
+from .solutions import mixture_of_logistics as solutions
+
+KITS_LOG_PROB, KITS_SAMPLE = mixture.log_prob, mixture.sample  # those of utils are locked during a check
+LEVELS = torch.arange(256, dtype=torch.float64) / 127.5 - 1
+HALF = 1 / 255
+WRITES = "it writes into its arguments (what unpack gives are views of params): make new tensors instead."
+
+
+def cdf(z: float) -> float:
+    """The logistic's, by tanh instead of the exponential."""
+    return (1 + math.tanh(z / 2)) / 2
+
+
+def explained(value, expected: Tensor, flaws: dict[str, Tensor], tolerance: float = 1e-9) -> str | None:
+    """What differs, and the sentence of the flaw that gives these very numbers."""
+    problem = difference(value, expected, tolerance)
+    if problem is None or blank(value) or wrong_shape(value, tuple(expected.shape)):
+        return problem
+    for sentence, flawed in flaws.items():
+        if torch.allclose(value.double(), flawed.double(), rtol=1e-5, atol=1e-9, equal_nan=True):
+            return f"{problem.rstrip('.')}: {sentence}."
+    unlike = value.dtype != expected.dtype and tolerance < 1e-6
+    return f"{problem[:-1]}: yours are {value.dtype}; keep the inputs' {expected.dtype}." if unlike else problem
 
 
 class RangeMass(Exercise):
     """The probability that a byte lies in a range."""
 
+    name = "range_mass"
     hints = (
         "The masses of neighbouring bins add up to one difference: the CDF at the upper edge of `high` minus the CDF "
         "at the lower edge of `low`. The edges of byte v lie at (v - 0.5) / 127.5 - 1 and (v + 0.5) / 127.5 - 1; only "
@@ -29,101 +56,443 @@ class RangeMass(Exercise):
 
     def problem(self, attempt) -> str | None:
         cases = [(128, 128, 0.0, 0.1), (100, 139, 0.1, 0.2), (0, 127, 0.0, 0.3), (128, 255, 0.0, 0.3)]
-        for low, high, mean, scale in [*cases, (0, 255, -0.9, 0.5), (255, 255, 1.2, 0.1)]:
+        low, high = sorted(torch.randint(256, (2,)).tolist())
+        cases += [(0, 255, -0.9, 0.5), (255, 255, 1.2, 0.1), (low, high, 0.2, 0.4)]
+        for low, high, mean, scale in cases:
             result = attempt(low, high, mean, scale)
-            if missing := blank(result):
-                return missing
+            if sentence := no_number(result):
+                return sentence
             mass, expected = float(result), self._mass(low, high, mean, scale)
             if abs(mass - expected) < 1e-6:
                 continue
             said = f"for range_mass({low}, {high}, {mean}, {scale}) {mass:.6f} came out, but it is {expected:.6f}"
-            return f"{said}{self._why(low, high, mean, scale, mass)}."
+            wrong = {
+                self._mass(low, high, mean, math.exp(scale)): "`scale` is the scale itself, not its logarithm",
+                self._mass(
+                    low, high, mean, scale, 0, False
+                ): "a bin reaches half a step beyond its level on either side",
+                self._mass(low, high, mean, scale, 0): "a bin reaches half a step beyond its level on either side",
+                self._mass(low, high, mean, scale, 2, False): "a bin reaches half a step, 1/255, not a whole one",
+                self._mass(low, high, mean, scale, 1, False): "bin 0 has no lower end, and bin 255 no upper end",
+            }
+            return said + next((f": {why}" for value, why in wrong.items() if abs(mass - value) < 1e-6), "") + "."
         return None
 
     @staticmethod
     def _mass(low, high, mean, scale, half=1.0, open_ends=True) -> float:
-        """By tanh instead of the exponential; `half` bins are added at either end, and the ends may be left closed."""
-        up_to = (2 * high - 255 + half) / 255
-        below = (2 * low - 255 - half) / 255
-        up_to = math.inf if open_ends and high == 255 else up_to
-        below = -math.inf if open_ends and low == 0 else below
-        return (math.tanh((up_to - mean) / (2 * scale)) - math.tanh((below - mean) / (2 * scale))) / 2
-
-    def _why(self, low, high, mean, scale, mass) -> str:
-        def near(value):
-            return abs(mass - value) < 1e-6
-
-        if near(self._mass(low, high, mean, math.exp(scale))):
-            return ": `scale` is the scale itself, not its logarithm"
-        if near(self._mass(low, high, mean, scale, half=0)) or near(self._mass(low, high, mean, scale, 0, False)):
-            return ": a bin reaches half a step beyond its level on either side"
-        if near(self._mass(low, high, mean, scale, half=2, open_ends=False)):
-            return ": a bin reaches half a step beyond its level, 1/255, not a whole one"
-        if near(self._mass(low, high, mean, scale, open_ends=False)):
-            return ": " + ("bin 0 has no lower end" if low == 0 else "bin 255 has no upper end")
-        return ""
+        """`half` half steps are added at either end, and the ends may be left closed."""
+        up_to = math.inf if open_ends and high == 255 else (2 * high - 255 + half) / 255
+        below = -math.inf if open_ends and low == 0 else (2 * low - 255 - half) / 255
+        return cdf((up_to - mean) / scale) - cdf((below - mean) / scale)
 
 
-class LogMassOfWhite(Exercise):
-    """The log mass of byte 255, exact in float32."""
+class BinLogMass(Piece):
+    """The log mass of one bin, exact in float32."""
 
     hints = (
-        "In the product form the open side's sigmoid and the last factor are 1, so one sigmoid is left: sigmoid(b), "
-        "where b = (mean - lower edge) / scale. The bin's lower edge is 1 - 1/255. F.logsigmoid is exact where "
-        "log(sigmoid(...)) is not.",
+        "Which of the two ways to write the mass never subtracts two nearly equal numbers? Write the logarithm of that "
+        "one down on paper first.",
+        "The logarithm of the product is a sum of three terms. F.logsigmoid(z) is exact however negative z is, and "
+        "torch.expm1(-t) is exact however small t is. In an edge bin the open side's sigmoid and the last factor are "
+        "1, so their logarithms are 0.",
+        "a = (x + 1/255 - mean) * torch.exp(-log_scale), b = (mean - x + 1/255) * torch.exp(-log_scale), t = 2/255 * "
+        "torch.exp(-log_scale). Then torch.where(x > 0.999, math.inf, a), likewise b at x < -0.999, and t at both. "
+        "The sum is F.logsigmoid(a) + F.logsigmoid(b) + torch.log(-torch.expm1(-t)).",
     )
+    answer = staticmethod(solutions.bin_log_mass)
 
-    @staticmethod
-    def answer(mean: Tensor, log_scale: Tensor) -> Tensor:
-        return F.logsigmoid((mean - 254 / 255) * torch.exp(-log_scale))
-
-    def problem(self, attempt) -> str | None:
-        mean = torch.tensor([254 / 255, 1.3, 0.5, 0.0, -1.0, -1.0])
-        log_scale = torch.tensor([-2.0, -1.0, -3.0, -3.5, -4.0, -6.5])
-        leaf = mean.clone().requires_grad_()
-        result = attempt(leaf, log_scale.clone())
-        if sentence := blank(result) or wrong_shape(result, (6,)):
-            return sentence
-        for n, value in enumerate(result.tolist()):
-            b = (mean[n].double().item() - 254 / 255) / math.exp(log_scale[n].item())
-            expected = min(b, 0.0) - math.log1p(math.exp(-abs(b)))  # log sigmoid in float64
-            if not math.isfinite(value) or abs(value - expected) > 1e-4 * max(1.0, abs(expected)):
-                given = f"mean {mean[n]:.3f} and log-scale {log_scale[n]:g}"
-                said = f"for {given} {value:g} came out, but it is {expected:g}"
-                return f"{said}{self._why(n, value, b, mean[n].item(), log_scale[n].item())}."
-        if not result.requires_grad:
-            return "the values are right, but no gradient reaches the mean: stay with operations on tensors."
-        (slope,) = torch.autograd.grad(result.sum(), leaf)
-        if not bool((slope[2:] > 1).all()):
-            n = int((~(slope > 1))[2:].nonzero()[0]) + 2
-            return f"the value is right at mean {mean[n]:.3f}, but the gradient along the mean is {slope[n]:g}."
+    def shapes(self, attempt) -> str | None:
+        for one, two, three in [((5,), (5,), (5,)), ((7, 1), (3,), ()), ((2, 3, 1, 4), (2, 3, 5, 4), (5, 1))]:
+            x, mean, log_scale = (torch.zeros(shape) for shape in (one, two, three))
+            value = attempt(x + LEVELS[99].float(), mean, log_scale - 2)
+            if sentence := blank(value) or wrong_shape(value, torch.broadcast_shapes(one, two, three)):
+                return f"x {one}, mean {two}, log_scale {three}: {sentence}"
         return None
 
-    @staticmethod
-    def _why(n: int, value: float, b: float, mean: float, log_scale: float) -> str:
-        def log_sigmoid(z):
-            return min(z, 0.0) - math.log1p(math.exp(-abs(z)))
+    def middle(self, attempt) -> str | None:
+        bytes_, means, log_scales = (60, 128, 171), (-0.5, 0.05, 0.4), (-2.0, -1.0, 0.5)
+        hand = [
+            math.log(cdf((x + HALF - m) / math.exp(s)) - cdf((x - HALF - m) / math.exp(s)))
+            for x, m, s in zip(LEVELS[list(bytes_)].tolist(), means, log_scales, strict=True)
+        ]
+        x, mean, s = LEVELS[list(bytes_)], torch.tensor(means), torch.tensor(log_scales)
+        value, expected = attempt(x.float(), mean, s), torch.tensor(hand)
+        z, unlike = (x - mean) / s.exp(), self._log_mass(x, mean, 1 / s)
+        flaws = {
+            "that is the mass, not its logarithm": expected.exp(),
+            "that is the logarithm to base 2; nats are to base e": expected / math.log(2),
+            "a bin reaches 1/255 to either side, half a step, not 2/255": self._log_mass(x, mean, (-s).exp(), 2),
+            "a bin reaches 1/255 to either side of its level, half a step": self._log_mass(x, mean, (-s).exp(), 0.5),
+            "divide by the scale exp(log_scale), do not multiply by it": self._log_mass(x, mean, s.exp()),
+            "that is the log density, not the mass of a bin": -z - s - 2 * torch.log1p(torch.exp(-z)),
+            "the third factor of the product is missing": expected - torch.log(-torch.expm1(-2 * HALF * (-s).exp())),
+        }
+        problem = explained(value, expected, flaws, 1e-4)
+        if problem and isinstance(value, Tensor) and value.shape == (3,):
+            if abs(float(value[2] - unlike[2])) < 1e-4:  # the others have a negative "scale"
+                return f"{problem[:-1]}: the scale is exp(log_scale), not log_scale."
+            if value.max() < -20:
+                return "all masses are 0 or nearly 0: a bin reaches 1/255 to either side of its level."
+        return problem
 
-        if n >= 2:  # the easy ones were right
-            return ": it is right near the mean, but far from it the digits are lost; take F.logsigmoid"
-        if abs(value - math.exp(log_sigmoid(b))) < 1e-4:
-            return ": that is the mass, not its logarithm"
-        if abs(value - log_sigmoid(-b)) < 1e-4 and abs(b) > 1e-3:
-            return ": that is the probability of all that lies below the bin"
-        if any(abs(value - log_sigmoid((mean - e) / math.exp(log_scale))) < 1e-4 for e in (1.0, 253 / 255, 256 / 255)):
-            return ": the lower edge of bin 255 is its level 1 minus half a step, 1 - 1/255"
-        if abs(value - log_sigmoid((mean - 254 / 255) / log_scale)) < 1e-4:
-            return ": the scale is exp(log_scale)"
-        upper = log_sigmoid((256 / 255 - mean) / math.exp(log_scale))
-        between = math.log(-math.expm1(-2 / (255 * math.exp(log_scale))))
-        if abs(value - log_sigmoid(b) - upper - between) < 1e-3:
-            return ": that is a bin that ends at 1 + 1/255, but bin 255 has no upper end"
-        return ""
+    @staticmethod
+    def _log_mass(x, mean, inverse, nr_halves=1.0):
+        upper, lower = (torch.sigmoid((x + half * HALF - mean) * inverse) for half in (nr_halves, -nr_halves))
+        return (upper - lower).log()
+
+    def edges(self, attempt) -> str | None:
+        for mean in (-0.9, 0.0, 0.9):
+            for byte in (0, 255, 1, 254):
+                x, s = LEVELS[byte].item(), torch.tensor(-1.0)
+                below = 0.0 if byte == 0 else cdf((x - HALF - mean) * math.e)
+                up_to = 1.0 if byte == 255 else cdf((x + HALF - mean) * math.e)
+                value, expected = float(attempt(torch.tensor(x), torch.tensor(mean), s)), math.log(up_to - below)
+                if not abs(value - expected) < 1e-3:
+                    ends = {0: "bin 0 has no lower end", 255: "bin 255 has no upper end"}
+                    why = ends.get(byte, "only bins 0 and 255 are open; this one ends 1/255 from its level")
+                    return f"byte {byte}, mean {mean}: {value:.4f} came out, but it is {expected:.4f}: {why}."
+        return None
+
+    def far(self, attempt) -> str | None:
+        for side, sign in (("above", 1), ("below", -1)):
+            for x, mean, s in [(1, -3, -7.0), (0.8, -1.1, -6.5), (1, -1.2, -3.9), (0.6, 0.0, -3.9), (0.3, 0.0, -3.9)]:
+                level = sign * LEVELS[round((x + 1) * 127.5)].float()
+                given = (level, torch.tensor(sign * float(mean)), torch.tensor(s))
+                value = float(attempt(*given))
+                expected = float(solutions.bin_log_mass(*(each.double() for each in given)))
+                if abs(value - expected) <= 1e-5 * abs(expected):
+                    continue
+                where = f"in float32, far {side} the mean (level {float(level):.3f}, mean {sign * mean}, log_scale {s})"
+                why = "the numbers that you subtract are nearly equal there, or too small for float32"
+                if math.isfinite(value) and value == float(attempt(given[0], 2 * given[1] - 2 * sign, given[2])):
+                    why = "however far the mean, this comes out: a floor is not the mass, and it has no slope"
+                return f"{where}, {value:.6g} came out, but it is {expected:.6g}: {why}."
+        return None
+
+    def gradients(self, attempt) -> str | None:
+        x = LEVELS[[0, 0, 1, 40, 127, 128, 215, 254, 255, 255]].float()
+        mean = torch.tensor([-1.2, 1.0, 0.5, 0.9, 0.0, 0.0, -0.5, -0.9, 1.1, -1.0])
+        found = []
+        for function, dtype in ((attempt, torch.float32), (solutions.bin_log_mass, torch.float64)):
+            leaves = [each.to(dtype).requires_grad_() for each in (mean, torch.full_like(mean, -4.0))]
+            value = function(x.to(dtype), *leaves)
+            if not value.requires_grad:
+                return "no gradient arrives: stay with operations on tensors, without .item() or .detach()."
+            found.append(torch.autograd.grad(value.sum(), leaves, allow_unused=True))
+        for name, slope, expected in zip(("mean", "log_scale"), *found, strict=True):
+            if slope is None:
+                return f"no gradient reaches {name}."
+            if slope.isnan().any():
+                byte = round((float(x[slope.isnan()][0]) + 1) * 127.5)
+                why = "infinity times a gradient of 0 is NaN: multiply by the inverse scale first, then put infinity in"
+                return f"the gradient along {name} is NaN at byte {byte}: {why} with torch.where."
+            if problem := difference(slope, expected, 1e-3):
+                return f"the gradient along {name}: {problem}"
+        return None
+
+    def sums(self, attempt) -> str | None:
+        mean, log_scale = 3 * torch.rand(40, 1).double() - 1.5, 10 * torch.rand(40, 1).double() - 7
+        total = attempt(LEVELS, mean, log_scale).exp().sum(dim=1)
+        worst = (total - 1).abs().nan_to_num(nan=torch.inf).argmax()
+        if not abs(float(total[worst]) - 1) < 1e-9:
+            given = f"mean {float(mean[worst]):.3f}, log_scale {float(log_scale[worst]):.3f}"
+            return f"{given}: the masses of the 256 bins sum to {float(total[worst]):.9f}, not to 1."
+        return None
+
+    def equal(self, attempt) -> str | None:
+        x = LEVELS[torch.randint(256, (50, 1, 3))]
+        mean, log_scale = 2 * torch.randn(4, 1).double(), 2 * torch.randn(50, 4, 3).double() - 3
+        return difference(attempt(x, mean, log_scale), solutions.bin_log_mass(x, mean, log_scale))
+
+    steps = {
+        "x, mean and log_scale broadcast": shapes,
+        "values in the middle are those worked out by hand": middle,
+        "the two edge bins are open outwards, and no others": edges,
+        "in float32 it is exact far from the mean, on both sides": far,
+        "the gradients are finite and right, in the edge bins too": gradients,
+        "the 256 masses sum to 1 at random means and scales": sums,
+        "random inputs in float64 give the kit's values": equal,
+    }
+
+
+def random_pixels(b: int, k: int, h: int, w: int, size: float = 1.0) -> tuple[Tensor, Tensor]:
+    """A network's output and pictures, float64: every channel matters."""
+    params = size * torch.randn(b, 10 * k, h, w, dtype=torch.float64)
+    mixture.parts(params).log_scales.sub_(1.5)
+    return params, LEVELS[torch.randint(256, (b, 3, h, w))]
+
+
+class LogProb(Piece):
+    """The log-probability of a pixel under K components with three coupled colours."""
+
+    kit = "utils.mixture.log_prob"
+    hints = (
+        "Go from the inside to the outside: the means given the true red and green, the log mass of each colour under "
+        "each component, the sum over the colours, the sum over the components. Write the shape behind every line.",
+        "Give x an axis for the components: x[:, :, None] is (B, 3, 1, H, W) and broadcasts against (B, 3, K, H, W). "
+        "coeffs[:, 0] is red in green's mean, coeffs[:, 1] red in blue's, coeffs[:, 2] green in blue's. Log masses of "
+        "the colours are added *before* the logsumexp: a component makes all three colours of a pixel.",
+        "logits, means, log_scales, coeffs = unpack(params); x = x[:, :, None]; torch.stack the three colours' means "
+        "along dim 1; bin_log_mass(x, means, log_scales).sum(dim=1) is (B, K, H, W); add logits.log_softmax(dim=1); "
+        "torch.logsumexp over dim 1 gives (B, H, W); with reduce, sum over dims 1 and 2.",
+    )
+    answer = staticmethod(solutions.log_prob)
+
+    def shapes(self, attempt) -> str | None:
+        for b, k, h, w in [(2, 3, 4, 5), (1, 1, 1, 1), (3, 2, 5, 2)]:
+            params, x = random_pixels(b, k, h, w)
+            before = params.clone()
+            for reduce, shape in ((True, (b,)), (False, (b, h, w))):
+                value = attempt(params, x, reduce=reduce)
+                if not torch.equal(params, before):
+                    return WRITES
+                if sentence := blank(value) or wrong_shape(value, shape):
+                    return f"params {(b, 10 * k, h, w)}, x {(b, 3, h, w)}, reduce={reduce}: {sentence}"
+        return None
+
+    def one_logistic(self, attempt) -> str | None:
+        pixel, means, log_scales = (140, 90, 200), (0.1, -0.2, 0.3), (-2.0, -1.5, -1.0)
+        params = torch.tensor([0.7, *([0] * 9)], dtype=torch.float64).view(1, 10, 1, 1)
+        for part, values in zip(mixture.parts(params)[1:3], (means, log_scales), strict=True):
+            part[0, :, 0, 0, 0] = torch.tensor(values, dtype=torch.float64)
+        hand = [
+            math.log(cdf((x + HALF - m) / math.exp(s)) - cdf((x - HALF - m) / math.exp(s)))
+            for x, m, s in zip(LEVELS[list(pixel)].tolist(), means, log_scales, strict=True)
+        ]
+        expected = torch.tensor([sum(hand)], dtype=torch.float64)
+        flaws = {
+            "that is the loss; log_prob is its negative": -expected,
+            "these are bits; nats are asked for": expected / math.log(2),
+            "a pixel's probability is the product of the three colours'; you took the mean": expected / 3,
+            "a single component has weight 1 whatever its logit: the softmax is missing": expected + 0.7,
+        }
+        return explained(attempt(params, LEVELS[list(pixel)].view(1, 3, 1, 1)), expected, flaws)
+
+    def components(self, attempt) -> str | None:
+        params, x = random_pixels(2, int(torch.randint(2, 5, ())), 2, 3)
+        mixture.parts(params).coeffs.zero_()
+        return self._compared(attempt, params, x, ("colours", "softmax", "one weight", "logs", "largest"))
+
+    def coupling(self, attempt) -> str | None:
+        params, x = random_pixels(2, 2, 3, 3)
+        flaws = ("tanh", "order", "shifted", "means", "green", "coupling")
+        if problem := self._compared(attempt, params, x, flaws):
+            return problem
+        mixture.parts(params).log_scales.sub_(6)  # some now lie below the clamp
+        return self._compared(attempt, params, x, ("clamp",))
+
+    @staticmethod
+    def _compared(attempt, params, x, flaws) -> str | None:
+        expected = KITS_LOG_PROB(params, x, reduce=False)
+        flawed = {LOG_PROB_FLAWS[flaw]: solutions.Flawed(params, flaw).log_prob(x) for flaw in flaws}
+        if problem := explained(attempt(params, x, reduce=False), expected, flawed):
+            return problem
+        if problem := difference(attempt(params, x), expected.sum(dim=(1, 2))):
+            return f"reduce=True: {problem[:-1]}: a picture's number is the sum over its pixels."
+        return None
+
+    def gradients(self, attempt) -> str | None:
+        params, x = random_pixels(2, 3, 2, 2)
+        slopes = []
+        for function in (attempt, KITS_LOG_PROB):
+            leaf = params.clone().requires_grad_()
+            value = function(leaf, x)
+            if not value.requires_grad:
+                return "no gradient reaches params: stay with operations on tensors, without .detach() or .item()."
+            slopes.append(torch.autograd.grad(value.sum(), leaf)[0])
+        for name, slope, expected in zip(mixture.Mixture._fields, *map(mixture.parts, slopes), strict=True):
+            if problem := difference(slope, expected, 1e-7):
+                return f"the gradient of the {name}: {problem}"
+        return None
+
+    def no_loop(self, attempt) -> str | None:
+        counts = {}
+        for what, small, large in (("pixels", (1, 2, 2, 2), (1, 2, 5, 5)), ("components", (1, 2, 2, 2), (1, 7, 2, 2))):
+            for size in (small, large):
+                inputs = random_pixels(*size)
+                with Calls() as counts[size]:
+                    attempt(*inputs)
+            few, many = counts[small].count, counts[large].count
+            if many > few:
+                of = f"for (B, K, H, W) = {small} and {many} for {large}"
+                return f"PyTorch is called {few} times {of}: that is a loop over {what}."
+        return None
+
+    def equal(self, attempt) -> str | None:
+        for size in (0.3, 1.0, 3.0):
+            b, k, h, w = torch.randint(1, 6, (4,)).tolist()
+            params, x = random_pixels(b, k, h, w, size)
+            for reduce in (True, False):
+                if problem := difference(attempt(params, x, reduce=reduce), KITS_LOG_PROB(params, x, reduce=reduce)):
+                    return f"{k} components, reduce={reduce}: {problem}"
+        return None
+
+    steps = {
+        "one number for each picture, or for each pixel": shapes,
+        "one component without coupling gives the value worked out by hand": one_logistic,
+        "several components are summed for each pixel, with the right weights": components,
+        "green depends on red, and blue on red and green": coupling,
+        "every parameter gets the right gradient": gradients,
+        "no loop runs over pixels or components": no_loop,
+        "random inputs of several sizes give the kit's values": equal,
+    }
+
+
+LOG_PROB_FLAWS = {
+    "colours": "you sum over the components for each colour by itself; add the three log masses first, then logsumexp",
+    "softmax": "the weights do not sum to 1: take log_softmax of the logits",
+    "one weight": "the weights are the softmax of the logits, not all the same",
+    "logs": "that is the mean of the logarithms; the masses are averaged, not their logarithms (logsumexp)",
+    "largest": "that is the largest component alone; sum them all with logsumexp",
+    "tanh": "the coefficients are used before tanh; unpack has applied it",
+    "order": "in blue's mean coeffs[:, 1] belongs to red and coeffs[:, 2] to green; yours are exchanged",
+    "shifted": "coeffs[:, 0] is red in green's mean; coeffs[:, 1] and coeffs[:, 2] are blue's",
+    "means": "the means of green and blue depend on the true red and green in x, not on the means",
+    "green": "blue's mean depends on green too",
+    "coupling": "the coefficients are not used: green's mean depends on red, and blue's on red and green",
+    "clamp": "log-scales below -7 are not clamped; unpack does it",
+}
+
+
+class Calls(TorchFunctionMode):
+    """Counts calls of PyTorch."""
+
+    count = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+class Sample(Piece):
+    """Sampling: Gumbel-max, then the inverse CDF, colour after colour."""
+
+    kit = "utils.mixture.sample"
+    hints = (
+        "Three decisions, each with its own random numbers: which component, how far each colour lies from its mean, "
+        "and to which level that is rounded. Make red first; green needs it.",
+        "-log(-log(u)) of the first K channels of the noise is added to the logits, times the temperature; argmax over "
+        "dim 1. `part.gather(2, index)` takes the chosen component of means, log_scales and coeffs, with an index of "
+        "shape (B, 3, 1, H, W). torch.logit is the inverse of the sigmoid.",
+        "Clamp the noise. component = (logits + temperature * gumbel).argmax(dim=1), (B, H, W); index = component[:, "
+        "None, None].expand(b, 3, 1, h, w); gather and .squeeze(2) three times. own = mean + log_scale.exp() * "
+        "temperature * torch.logit(noise[:, k:]). red = to_levels(own[:, 0]), green = to_levels(own[:, 1] + coeff[:, "
+        "0] * red), blue likewise from red and green; torch.stack along dim 1.",
+    )
+    answer = staticmethod(solutions.sample)
+
+    def shapes(self, attempt) -> str | None:
+        for b, k, h, w in [(2, 3, 4, 5), (1, 1, 1, 1), (3, 2, 5, 2)]:
+            params, noise = random_pixels(b, k, h, w)[0], torch.rand(b, k + 3, h, w).double()
+            before = params.clone(), noise.clone()
+            x = attempt(params, noise)
+            if not (torch.equal(params, before[0]) and torch.equal(noise, before[1])):
+                return WRITES
+            if sentence := blank(x) or wrong_shape(x, (b, 3, h, w)):
+                return f"params {(b, 10 * k, h, w)}, noise {(b, k + 3, h, w)}: {sentence}"
+            if not torch.equal(x, attempt(params, noise)):
+                return "twice the same noise gave two pictures: all randomness comes from `noise`."
+            if problem := difference(x, mixture.to_levels(x.clamp(-1, 1))):
+                return f"a value is not one of the 256 levels: {problem}"
+        return None
+
+    def without_noise(self, attempt) -> str | None:
+        flaws = ("average", "temperature", "tanh", "order", "shifted", "coupling", "unrounded")
+        return self._compared(attempt, *random_sample(2, 3, 8, 8), 0.0, flaws)
+
+    def one_logistic(self, attempt) -> str | None:
+        params, noise = random_sample(2, 1, 8, 8)
+        mixture.parts(params).coeffs.zero_()
+        return self._compared(attempt, params, noise, 1.0, ("sign", "scale", "noise"))
+
+    def frequencies(self, attempt) -> str | None:
+        """Of 40,000 draws no share of the bytes up to any v is off by more than 0.015: by chance in 1 of 3e7 calls
+        (Dvoretzky, Kiefer and Wolfowitz's inequality)."""
+        n, means = 40_000, torch.tensor([-0.6, 0.1, 0.7]).double()
+        params = torch.zeros(1, 30, 1, 1).double()
+        params[0, :3, 0, 0] = torch.tensor([0.6, 0.3, 0.1]).double()[torch.randperm(3)].log() + torch.randn(())
+        mixture.parts(params).means[0, 0, :, 0, 0] = means
+        mixture.parts(params).log_scales.fill_(-3.0)
+        params, noise = params.expand(-1, -1, 1, n).contiguous(), torch.rand(1, 6, 1, n).double()
+        drawn = ((attempt(params, noise)[0, 0, 0].double() + 1) * 127.5).round().long().clamp(0, 255)
+        x = LEVELS.view(1, 1, 1, 256).repeat(1, 3, 1, 1)
+        x[:, 1:] = 0  # green and blue do not depend on red here
+        log_mass = solutions.bin_log_mass(LEVELS[:, None], means, torch.full((3,), -3.0).double())
+        mass = (log_mass.exp() * params[0, :3, 0, 0].softmax(dim=0)).sum(dim=1)
+        off = torch.bincount(drawn, minlength=256) / n - mass
+        worst = float(off.cumsum(dim=0).abs().max())
+        if worst <= 0.015:
+            return None
+        flaws = ("likeliest", "gumbel", "uniform", "average", "noise")
+        problem = self._compared(attempt, params, noise, 1.0, flaws)
+        if problem and any(SAMPLE_FLAWS[flaw] in problem for flaw in flaws):
+            return problem
+        where = (drawn[:, None] - (means + 1) * 127.5).abs().argmin(dim=1)  # the nearest component
+        pairs = zip(torch.bincount(where, minlength=3) / n, params[0, :3, 0, 0].softmax(dim=0), strict=True)
+        said = ", ".join(f"{share:.3f} (weight {weight:.3f})" for share, weight in pairs)
+        return f"the shares of the three components' draws are {said}."
+
+    def rounded(self, attempt) -> str | None:
+        params, noise = random_sample(2, 2, 12, 12)
+        flaws = ("unrounded", "tanh", "order", "shifted", "coupling", "green", "noise", "gumbel", "likeliest")
+        return self._compared(attempt, params, noise, 1.0, flaws)
+
+    @staticmethod
+    def _compared(attempt, params, noise, temperature, flaws) -> str | None:
+        expected = KITS_SAMPLE(params, noise=noise, temperature=temperature)
+        flawed = {SAMPLE_FLAWS[flaw]: solutions.Flawed(params, flaw).sample(noise, temperature) for flaw in flaws}
+        problem = explained(attempt(params, noise, temperature), expected, flawed)
+        return problem and f"temperature {temperature:g}: {problem}"
+
+    def ends(self, attempt) -> str | None:
+        params, noise = random_sample(2, 3, 8, 8)
+        noise = noise.round()  # 0 or 1
+        x, expected = attempt(params, noise), KITS_SAMPLE(params, noise=noise)
+        if problem := difference(x, expected):
+            return f"noise of exactly 0 or 1: {problem[:-1]}; clamp it to [1e-5, 1 - 1e-5] before the logarithms."
+        return None
+
+    def equal(self, attempt) -> str | None:
+        for temperature in (1.0, 0.5, 2 * float(torch.rand(()))):
+            b, k, h, w = torch.randint(1, 7, (4,)).tolist()
+            if problem := self._compared(attempt, *random_sample(b, k, h, w), temperature, ("temperature",)):
+                return f"{k} components, {problem}"
+        return None
+
+    steps = {
+        "the noise fixes the picture, and all values are levels": shapes,
+        "at temperature 0 it is the likeliest component's mean, colour after colour": without_noise,
+        "one logistic is drawn by the inverse CDF": one_logistic,
+        "40,000 draws fall on the bytes as often as their masses say": frequencies,
+        "green is made from the rounded red, and blue from both": rounded,
+        "noise of exactly 0 or 1 does no harm": ends,
+        "random noise gives the kit's pictures": equal,
+    }
+
+
+SAMPLE_FLAWS = {flaw: LOG_PROB_FLAWS[flaw] for flaw in ("tanh", "order", "shifted", "coupling", "green")} | {
+    "average": "you average the components with their weights; one component is chosen for the whole pixel",
+    "temperature": "the temperature multiplies the Gumbel noise too, not the logistic's alone",
+    "unrounded": "green and blue depend on the rounded red and green, as the network will see them",
+    "sign": "the inverse CDF is mean + scale * logit(u), with a plus",
+    "scale": "the scale is exp(log_scale)",
+    "likeliest": "the likeliest component is taken each time; add Gumbel noise to the logits",
+    "gumbel": "the Gumbel noise is -log(-log(u)), with a minus in front",
+    "uniform": "the noise added to the logits is -log(-log(u)), not u itself",
+    "noise": "the first K channels of the noise choose the component, the last three are the colours'",
+}
+
+
+def random_sample(b: int, k: int, h: int, w: int) -> tuple[Tensor, Tensor]:
+    params = random_pixels(b, k, h, w)[0]
+    mixture.parts(params).means.mul_(0.4)
+    return params, torch.rand(b, k + 3, h, w).double()
 
 
 class MeanOfBlue(Exercise):
     """Blue's mean, given the pixel's red and green."""
 
+    name = "mean_of_blue"
     hints = (
         "Bytes become levels (v / 127.5 - 1) and coefficients go through tanh. Which two of the three belong to blue? "
         "See the layout: the first is red in green's mean.",
@@ -143,8 +512,8 @@ class MeanOfBlue(Exercise):
             (-0.3, (half, most, -fifth), 204, 51, 0.3),
         ]:
             result = attempt(mean, raw, red, green)
-            if missing := blank(result):
-                return missing
+            if sentence := no_number(result):
+                return sentence
             value = float(result)
             if abs(value - expected) < 1e-4:
                 continue
@@ -172,17 +541,20 @@ class MeanOfBlue(Exercise):
 class FileSize(Exercise):
     """Bytes that an ideal compressor needs for a picture."""
 
-    hints = ("How many colour values has the picture? Each costs that many bits, and a byte is 8 bits.",)
+    name = "file_size"
+    hints = ("How many colour values does the picture have? Each costs that many bits, and a byte is 8 bits.",)
 
     @staticmethod
     def answer(bits: float, image_size: int) -> float:
         return bits * 3 * image_size**2 / 8
 
     def problem(self, attempt) -> str | None:
-        for bits, size, expected in [(8.0, 32, 3072), (4.0, 32, 1536), (3.0, 64, 4608)]:  # by hand
+        other = int(torch.randint(10, 100, ()))
+        cases = [(8.0, 32, 3072), (4.0, 32, 1536), (3.0, 64, 4608), (2.0, other, 0.75 * other**2)]  # by hand
+        for bits, size, expected in cases:
             result = attempt(bits, size)
-            if missing := blank(result):
-                return missing
+            if sentence := no_number(result):
+                return sentence
             value = float(result)
             if abs(value - expected) < 1e-6 * expected:
                 continue
@@ -200,7 +572,5 @@ class FileSize(Exercise):
         return None
 
 
-range_mass = RangeMass()
-log_mass_of_white = LogMassOfWhite()
-mean_of_blue = MeanOfBlue()
-file_size = FileSize()
+range_mass, mean_of_blue, file_size = RangeMass(), MeanOfBlue(), FileSize()
+bin_log_mass, log_prob, sample = BinLogMass(), LogProb(), Sample()

@@ -177,23 +177,25 @@ class Source:
     def __init__(self, thing: Callable):
         self.imports: dict[str, str] = {}
         self.definitions: dict[str, str] = {}
-        self.add_definition(thing)
+        self.add_definition(thing, {})
 
     def text(self) -> str:
         return (
             "\n\n\n".join(filter(None, ["\n".join(sorted(self.imports.values())), *self.definitions.values()])) + "\n"
         )
 
-    def add_definition(self, thing: Callable) -> None:
+    def add_definition(self, thing: Callable, around: dict) -> None:
+        """`around`: the names of the cell in which it is used, which are its own too unless a function knows better."""
         name, text = thing.__name__, text_of(thing)
         self.definitions[name] = ""  # taken: a definition may name itself
-        namespace = functions_of(thing)[0].__globals__  # a class's methods share those of their cell
+        namespace = next((function.__globals__ for function in functions_of(thing)), around)
         for needed in globals_of(text):
             if needed in namespace and needed not in self.definitions and needed not in self.imports:
-                self.add(needed, namespace[needed], name)
+                self.add(needed, name, namespace)
         self.definitions[name] = self.definitions.pop(name) or text  # after what it needs
 
-    def add(self, name: str, value, user: str) -> None:
+    def add(self, name: str, user: str, namespace: dict) -> None:
+        value = namespace[name]
         module = getattr(value, "__module__", None)
         own = getattr(value, "__name__", name)
         renamed = f" as {name}" if own != name else ""
@@ -206,7 +208,7 @@ class Source:
         ):
             self.imports[name] = f"from {home} import {name}"  # an alias or a constant, which knows no module
         elif (inspect.isfunction(inspect.unwrap(value)) or inspect.isclass(value)) and not renamed:
-            self.add_definition(value)
+            self.add_definition(value, namespace)
         elif is_literal(value):
             self.definitions[name] = f"{name} = {value!r}"
         else:
@@ -214,11 +216,12 @@ class Source:
 
 
 def functions_of(thing: Callable) -> list[types.FunctionType]:
-    """The function itself, undecorated, or the class's methods, those that are written in Python."""
+    """The function itself, undecorated, or the class's methods, those that its cell or file holds."""
     found = [
         getattr(value, "__func__", value) for value in (vars(thing).values() if inspect.isclass(thing) else [thing])
     ]
-    return [function for function in map(inspect.unwrap, found) if inspect.isfunction(function)]
+    written = [f for f in map(inspect.unwrap, found) if inspect.isfunction(f) and f.__module__ == thing.__module__]
+    return [function for function in written if linecache.getlines(function.__code__.co_filename)]
 
 
 def text_of(thing: Callable) -> str:
@@ -226,19 +229,22 @@ def text_of(thing: Callable) -> str:
 
     Raises UsageError where there is no text, as for a lambda.
     """
-    for function in functions_of(thing)[:1]:
-        code = function.__code__
-        linecache.checkcache(code.co_filename)
-        lines = linecache.getlines(code.co_filename)
+    name, code = getattr(thing, "__name__", ""), next((f.__code__ for f in functions_of(thing)), None)
+    # a class without methods, such as a NamedTuple, stands in the newest cell that has one of its name
+    for file in [code.co_filename] if code else reversed([*linecache.cache]):
+        linecache.checkcache(file)
+        lines = linecache.getlines(file)
         cell = re.sub(r"^(\s*)[%!].*$", r"\1pass", "".join(lines), flags=re.MULTILINE)  # IPython's own commands
-        for node in ast.walk(ast.parse(cell)):
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == thing.__name__:
+        try:
+            tree = ast.parse(cell if name in cell else "")
+        except SyntaxError:  # another cell's
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
                 first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-                if first <= code.co_firstlineno <= (node.end_lineno or 0):
+                if not code or first <= code.co_firstlineno <= (node.end_lineno or 0):
                     return textwrap.dedent("".join(lines[first - 1 : node.end_lineno])).rstrip()
-    raise UsageError(
-        f"the text of {getattr(thing, '__name__', 'it')} was not found; define it in a cell, with its name"
-    )
+    raise UsageError(f"the text of {name or 'it'} was not found; define it in a cell, with its name")
 
 
 def globals_of(text: str) -> list[str]:

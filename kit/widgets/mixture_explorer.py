@@ -9,7 +9,7 @@ from .base import Panel, seed_control
 
 
 class MixtureExplorer(Panel):
-    """Up to three logistics: their density, the 256 masses, samples, and a 256-way softmax fitted to the samples."""
+    """Up to three logistics: density and masses, which are the truth; samples of it, and a softmax fitted to them."""
 
     def __init__(self):
         from ipywidgets import FloatSlider, HBox, SelectionSlider, VBox
@@ -67,20 +67,24 @@ class MixtureExplorer(Panel):
         x = torch.linspace(-1.3, 1.3, 2000)
         cdf = torch.sigmoid((x - means) / scales)  # (K, 1, 2000)
         density = (logits[0].softmax(dim=0) * cdf * (1 - cdf) / scales).sum(dim=(0, 1))
-        figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6))
+        figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
         left.stairs(masses, edges, fill=True, color=sky, label="masses of the 256 bins")
         left.bar([0, 255], masses[[0, 255]], width=4, color=orange, label="edge bins, open outwards")
         left.plot((x + 1) * 127.5, density * 2 / 255, color=black, lw=1, label="density x 2/255")
         left.set(xlabel="byte", ylabel="probability", xlim=(-38, 293), ylim=(0, None))
-        left.set_title(f"bin 0: {masses[0]:.4f}   bin 255: {masses[255]:.4f}   all 256: {masses.sum():.6f}", fontsize=9)
+        left.set_title(f"bin 0: {masses[0]:.4f}   bin 255: {masses[255]:.4f}   all 256: {masses.sum():.6f}")
         right.stairs(
-            counts / counts.sum(), edges, fill=True, color="0.75", label=f"share of {values['samples']} samples"
+            counts / counts.sum(),
+            edges,
+            fill=True,
+            color="0.75",
+            label=f"share of {values['samples']} samples of the truth",
         )
-        right.plot(masses, color=blue, lw=1.5, label="mixture")
+        right.plot(masses, color=blue, lw=1.5, label="truth: the mixture of the sliders")
         right.plot(softmax, color=orange, lw=1, ls="--", label="256-way softmax fitted to the samples")
         right.set(xlabel="byte", xlim=(-4, 259), ylim=(0, None))
         bits = [-(masses * q.clamp(min=1e-30).log2()).sum() for q in (masses, softmax)]
-        right.set_title(f"bits for a new value: mixture {bits[0]:.2f}, softmax {bits[1]:.2f}", fontsize=9)
-        left.legend(frameon=False, fontsize=8, loc="upper left")
-        right.legend(frameon=False, fontsize=8, loc="upper left")
+        right.set_title(f"bits a new value: truth {bits[0]:.2f}, fitted softmax {bits[1]:.2f}")
+        left.legend(frameon=False, fontsize=9, loc="upper left")
+        right.legend(frameon=False, fontsize=9, loc="upper left")
         return figure

@@ -1,6 +1,8 @@
 """What the reader builds is kept, used while it is right, and left out when it is not."""
 
 import textwrap
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -93,6 +95,19 @@ def exercise_source(middle: str) -> str:
     return body.replace("middle = kernel_size // 2", middle)
 
 
+def test_classes_without_methods_have_a_text():
+    in_a_cell("class Pair: older = True\n")
+    cell = "class Pair(NamedTuple):\n    a: Tensor\n    b: int = THREE\n\n@dataclass\nclass Data:\n    pair: Pair\n"
+    names = {"NamedTuple": NamedTuple, "dataclass": dataclass, "Tensor": torch.Tensor, "THREE": 3}
+    shown = in_a_cell(cell, names)
+    f = in_a_cell("def f(x): return Data(Pair(x))\n", dict(shown))["f"]
+    with pytest.raises(SyntaxError):
+        in_a_cell("class Pair(:")
+    alone: dict = {}
+    exec(pieces.Source(f).text(), alone)
+    assert alone["f"](1).pair == (1, 3)
+
+
 def test_an_alias_and_a_constant_of_utils_are_imported():
     from utils.layers import Modulation
     from utils.mixture import MIN_LOG_SCALE
@@ -134,9 +149,7 @@ def test_classes_and_decorated_functions_and_ipython_commands_have_a_text():
 
 
 def test_only_names_from_outside_are_looked_up():
-    source = (
-        "def f(a: Tensor) -> Tensor:\n    x = [y for y in a]\n    def g(): return x\n    return torch.stack(g())\n"
-    )
+    source = "def f(a: Tensor) -> Tensor:\n    x = [y for y in a]\n    def g(): return x\n    return torch.stack(g())\n"
     assert set(pieces.globals_of(source)) == {"Tensor", "torch"}
 
 
