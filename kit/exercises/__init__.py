@@ -68,6 +68,11 @@ class Exercise:
         print(text.replace("def answer(", f"def {self.name}(", 1))
 
 
+def some(low: int, high: int) -> int:
+    """A whole number from low to high, both among them."""
+    return int(torch.randint(low, high + 1, ()))
+
+
 def blank(value) -> str | None:
     """The sentence for an attempt that returned nothing, else None."""
     return "nothing was returned; replace the dots with your code." if value is None or value is ... else None
@@ -87,7 +92,7 @@ def no_number(value) -> str | None:
     if sentence := blank(value):
         return sentence
     try:
-        float(value)
+        float("text" if isinstance(value, str) else value)
     except (TypeError, ValueError, RuntimeError):
         return f"a number was expected, not {type(value).__name__}."
     return None

@@ -1,6 +1,6 @@
 """Exercises of notebook 07: what sampling costs, and how a cache makes it cheap."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -10,12 +10,13 @@ from torch.nn.utils import parametrize
 from utils.model import ConditionalPixelCNN, ModelConfig
 from utils.sampling import CachedNetwork
 
-from . import Exercise, blank
+from . import Exercise, blank, no_number, some
 
 
 class NaiveCost(Exercise):
     """FLOPs of a picture drawn by one whole forward pass for every pixel."""
 
+    name = "naive_cost"
     hints = (
         "Two factors grow: how many passes there are, one for every pixel, and what one pass costs. A convolution does "
         "the same work at every position, so (size / 32)**2 times the pixels cost as many times the FLOPs.",
@@ -27,15 +28,19 @@ class NaiveCost(Exercise):
         return size**2 * one_pass
 
     def problem(self, attempt) -> str | None:
-        for size, expected in [(32, 1_024_000), (64, 16_384_000), (16, 64_000)]:  # by hand, for a pass of 1000 FLOPs
-            cost = attempt(size, 1000)
-            if missing := blank(cost):
+        by_hand = [(32, 1000, 1_024_000), (64, 1000, 16_384_000), (16, 1000, 64_000), (48, 1000, 5_184_000)]
+        size, flops = 8 * some(9, 30), 1000 * some(2, 900)
+        cases = [*by_hand, (32, 7, 7168), (size, flops, size**4 // 1024 * flops)]
+        for size, flops, expected in cases:
+            cost = attempt(size, flops)
+            if missing := no_number(cost):
                 return missing
-            if abs(cost - expected) > 1e-6 * expected:
-                asked = f"for naive_cost({size}, 1000) {cost:g} came out, but it is {expected}"
-                if size != 32 and cost == size**2 * 1000:
+            cost = float(cost)
+            if not abs(cost - expected) <= 1e-6 * expected:
+                asked = f"for naive_cost({size}, {flops}) {cost:g} came out, but it is {expected}"
+                if size != 32 and cost == size**2 * flops:
                     return f"{asked}: a pass over {size}x{size} pixels does not cost what one over 32x32 does."
-                if size == 32 and cost == 32 * 1000:
+                if size == 32 and cost == 32 * flops:
                     return f"{asked}: a picture has size * size pixels, each a pass, not size."
                 return f"{asked}."
         return None
@@ -44,6 +49,7 @@ class NaiveCost(Exercise):
 class CachedConv1d(Exercise):
     """A causal convolution of a sequence, fed one value at a time."""
 
+    name = "cached_conv1d"
     hints = (
         "Keep a tensor of the last k values, zeros at first: they are the padding. At each call drop the oldest, "
         "append the new one, return the sum of the products. `nonlocal` lets an inner function assign to a "
@@ -63,29 +69,37 @@ class CachedConv1d(Exercise):
 
     def problem(self, attempt) -> str | None:
         sequence = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
-        for weight in ([1.0, 10.0, 100.0], [2.0], [0.5, -1.0, 0.0, 3.0]):
-            w = torch.tensor(weight)
-            expected = F.conv1d(F.pad(sequence, (len(w) - 1, 0))[None, None], w[None, None])[0, 0]
+        by_hand = [[1.0, 10.0, 100.0], [2.0], [0.5, -1.0, 0.0, 3.0]]
+        cases = [(torch.tensor(weight), sequence) for weight in by_hand]
+        cases += [(torch.randn(some(low, low + 3)), torch.randn(some(9, 14))) for low in (2, 5)]
+        for weight, sequence in cases:
             for disturbed in (False, True):
-                feed = attempt(w.clone())
-                if missing := blank(feed):
-                    return missing
-                if not callable(feed):
-                    return f"a function was expected that takes the next value, not {type(feed).__name__}."
-                other = attempt(w.clone()) if disturbed else None
-                for t, value in enumerate(sequence):
-                    result = feed(value)
-                    if missing := blank(result):
-                        return missing
-                    if abs(float(result) - float(expected[t])) > 1e-6:
-                        if disturbed:
-                            return "one function alone is right, but two made by two calls disturb each other's memory."
-                        said = (
-                            f"weight {weight}, fed 1, 2, 3, ...: call {t} gave {float(result):g}, not {expected[t]:g}"
-                        )
-                        return f"{said}{self._why(w, sequence[: t + 1], float(result))}."
-                    if other:
-                        other(-value)  # another sequence
+                if sentence := self._wrong_call(attempt, weight, sequence, disturbed):
+                    return sentence
+        return None
+
+    @classmethod
+    def _wrong_call(cls, attempt, weight: Tensor, sequence: Tensor, disturbed: bool) -> str | None:
+        """`disturbed`: another function, made by another call, is fed another sequence meanwhile."""
+        expected = F.conv1d(F.pad(sequence, (len(weight) - 1, 0))[None, None], weight[None, None])[0, 0]
+        feed = attempt(weight.clone())
+        if missing := blank(feed):
+            return missing
+        if not callable(feed):
+            return f"a function was expected that takes the next value, not {type(feed).__name__}."
+        other = attempt(weight.clone()) if disturbed else None
+        for t, value in enumerate(sequence):
+            result = feed(value.clone())
+            if missing := no_number(result):
+                return f"call {t}: {missing}"
+            if not abs(float(result) - float(expected[t])) <= 1e-4:
+                if disturbed:
+                    return "one function alone is right, but two made by two calls disturb each other's memory."
+                numbers = [[round(float(number), 2) for number in of] for of in (weight, sequence[: t + 1])]
+                said = f"weight {numbers[0]}, fed {numbers[1]}: call {t} gave {float(result):g}, not {expected[t]:g}"
+                return f"{said}{cls._why(weight, sequence[: t + 1], float(result))}."
+            if other:
+                other(-value)
         return None
 
     @staticmethod
@@ -103,13 +117,14 @@ class CachedConv1d(Exercise):
 class RowsThatChange(Exercise):
     """The scales that get a new row when a row of the picture begins."""
 
+    name = "rows_that_change"
     hints = (
         "Scale s has a row for every 2**s rows of the picture, and computes it when the first of them begins: when "
         "2**s divides i. Every number divides 0.",
     )
 
     @staticmethod
-    def answer(i: int, nr_scales: int = 3) -> list[int]:
+    def answer(i: int, nr_scales: int) -> list[int]:
         return [scale for scale in range(nr_scales) if i % 2**scale == 0]
 
     def problem(self, attempt) -> str | None:
@@ -124,11 +139,21 @@ class RowsThatChange(Exercise):
             (12, 4, [0, 1, 2]),
             (0, 3, [0, 1, 2]),
         ]
-        for i, nr_scales, expected in by_hand:
-            scales = attempt(i, nr_scales)
-            if missing := blank(scales):
+        for _ in range(6):
+            odd, halvings, nr_scales = 2 * some(0, 9) + 1, some(0, 5), some(1, 7)
+            by_hand.append((odd << halvings, nr_scales, list(range(min(halvings + 1, nr_scales)))))
+        for i, nr_scales, expected in (*by_hand, (0, 6, [0, 1, 2, 3, 4, 5])):
+            answer = attempt(i, nr_scales)
+            if missing := blank(answer):
                 return missing
-            scales = sorted(int(scale) for scale in scales)
+            if not isinstance(answer, Iterable) or isinstance(answer, str) or getattr(answer, "ndim", 1) != 1:
+                return f"a list of scales was expected, not {type(answer).__name__}."
+            answer = list(answer)
+            if any(getattr(scale, "dtype", type(scale)) in (bool, torch.bool) for scale in answer):
+                return f"a list of the scales' numbers was expected, not of {answer[0]}: which of them are true?"
+            if any(isinstance(scale, str) or no_number(scale) or float(scale) % 1 for scale in answer):
+                return f"a list of whole numbers was expected, not {answer}."
+            scales = sorted(int(scale) for scale in answer)
             if scales == expected:
                 continue
             said = f"when row {i} begins, with {nr_scales} scales, your answer is {scales}, but it is {expected}"
@@ -145,6 +170,7 @@ class RowsThatChange(Exercise):
 class CountCachedUpdates(Exercise):
     """How many positions of the ul stream are computed while a picture is drawn, all three scales together."""
 
+    name = "count_cached_updates"
     hints = (
         "Each position is computed once. How many are there at 32x32, how many at the scale of half the height and "
         "half the width, how many at the coarsest?",
@@ -155,13 +181,16 @@ class CountCachedUpdates(Exercise):
         return sum((size >> scale) ** 2 for scale in range(3))
 
     def problem(self, attempt) -> str | None:
-        for size in (4, 8, 12):
+        for size, measured in ((4, True), (8, True), (12, True), (4 * some(4, 40), False), (4 * some(4, 40), False)):
             count = attempt(size)
-            if missing := blank(count):
+            if missing := no_number(count):
                 return missing
-            expected = count_ul_positions(size)
+            count = float(count)
+            expected = count_ul_positions(size) if measured else self.answer(size)  # larger ones take seconds to draw
             if count != expected:
-                said = f"the sampler computes {expected} positions for a {size}x{size} picture, your answer is {count}"
+                said = (
+                    f"the sampler computes {expected} positions for a {size}x{size} picture, your answer is {count:g}"
+                )
                 if count == 3 * size**2:
                     return f"{said}: the coarser scales have fewer positions."
                 if count == size**2 + (size // 2) ** 2 * 2 or count == size**2 + size**2 // 2 + size**2 // 4:

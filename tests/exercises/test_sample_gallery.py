@@ -1,7 +1,8 @@
 """The exercises of notebook 06."""
 
+import numpy as np
 import torch
-from common import check_exercise
+from common import check_exercise, said
 
 from kit.exercises import sample_gallery as exercises
 from utils import mixture
@@ -28,6 +29,17 @@ def test_sheet():
         size = images.shape[-1]
         return to_bytes(images).reshape(-1, columns * size, 3)
 
+    def of_one_grid(images, columns):
+        tiles = to_bytes(images).view(2, 3, 3, 4, 4) if len(images) == 6 else to_bytes(images)[:6].view(2, 3, 3, 4, 4)
+        return tiles.permute(0, 3, 1, 4, 2).reshape(8, 12, 3)
+
+    def in_three_columns(images, columns):
+        return exercises.sheet.answer(images[: len(images) // 3 * 3], 3)
+
+    def of_size_4(images, columns):
+        tiles = to_bytes(images)[:, :, :4, :4].reshape(-1, columns, 3, 4, 4)
+        return tiles.permute(0, 3, 1, 4, 2).reshape(-1, columns * 4, 3)
+
     check_exercise(
         exercises.sheet,
         lambda images, columns: ...,
@@ -38,7 +50,12 @@ def test_sheet():
             "blue, green, red": lambda images, columns: exercises.sheet.answer(images, columns).flip(2),
             "bytes (torch.uint8)": lambda images, columns: exercises.sheet.answer(images, columns).float(),
             "the shape is": lambda images, columns: exercises.sheet.answer(images, columns).permute(2, 0, 1),
+            "in columns=2: it stopped": of_one_grid,
+            "in columns=2: the shape is": in_three_columns,
+            " in columns=2: the shape": of_size_4,
+            "not ndarray": lambda images, columns: exercises.sheet.answer(images, columns).numpy(),
         },
+        given={"to_bytes": to_bytes},
     )
 
 
@@ -56,8 +73,18 @@ def test_log_prob_of_rest():
             "value for class 0": lambda model, x, y, n: log_pixels(model, x, 0 * y)[:, n:].sum((1, 2)),
             "picture 0 gives": lambda model, x, y, n: log_pixels(model, x, y)[:, :, n:].sum((1, 2)),
             "the shape is": lambda model, x, y, n: log_pixels(model, x, y)[:, n:],
+            "3 pictures, 16 rows high, of which": lambda model, x, y, n: log_pixels(model, x, y)[:, 12:].sum((1, 2)),
+            "the model saw these rows alone": lambda model, x, y, n: log_pixels(model, x[:, :, n:], y).sum((1, 2)),
+            "1 pictures, 8 rows high": lambda model, x, y, n: log_pixels(model, x, y)[:, n - 16 :].sum((1, 2)),
+            "not ndarray": lambda model, x, y, n: log_pixels(model, x, y)[:, n:].sum((1, 2)).numpy(),
         },
+        given={"mixture": mixture},
     )
+    verdict = said(
+        exercises.log_prob_of_rest.check,
+        lambda model, x, y, n: mixture.log_prob(model(x, y).double(), x.double(), reduce=False)[:, n:].sum((1, 2)),
+    )
+    assert verdict == "Right."
 
 
 def test_nearest():
@@ -77,8 +104,14 @@ def test_nearest():
             "not the nearest first": lambda s, t, count: exercises.nearest.answer(s, t, count).flip(1),
             "the shape is": lambda s, t, count: distances(s, t).topk(count, dim=0, largest=False).indices,
             "neighbour": lambda s, t, count: distances(s[:, :1], t[:, :1]).topk(count, largest=False).indices,
+            "count=1: the shape is": lambda s, t, count: exercises.nearest.answer(s, t, 3),
+            "there is no training picture": lambda s, t, count: exercises.nearest.answer(s, t, count) + 1000,
+            "neighbour 1 should be": lambda s, t, count: exercises.nearest.answer(s, t, 1).expand(-1, count),
+            "not topk": lambda s, t, count: distances(s, t).topk(count, largest=False),
+            "not bool": lambda s, t, count: True,
         },
     )
+    assert said(exercises.nearest.check, lambda s, t, count: exercises.nearest.answer(s, t, count).int()) == "Right."
 
 
 def test_frechet():
@@ -100,6 +133,13 @@ def test_frechet():
     def of_each_root(cov1, cov2):
         return 2 * torch.linalg.eigvalsh(cov1).sqrt().sum() * torch.linalg.eigvalsh(cov2).sqrt().sum()
 
+    def of_two_dimensions(cov1, cov2):
+        product = cov1 @ cov2
+        return middle(cov1, cov2) if len(cov1) in (1, 8) else 2 * (product.trace() + 2 * product.det().sqrt()).sqrt()
+
+    def of_known_inputs(mean1, cov1, mean2, cov2):
+        return 10.0 if len(mean1) == 1 else exercises.frechet.answer(mean1, cov1, mean2, cov2)
+
     check_exercise(
         exercises.frechet,
         lambda mean1, cov1, mean2, cov2: None,
@@ -114,5 +154,11 @@ def test_frechet():
             "product of the traces": with_middle(of_each_root),
             "clamp": with_middle(unclamped),
             "variances 1 and 4 give": with_middle(lambda c1, c2: 7 * middle(c1, c2)),
+            "not diagonal it gives 10": lambda *moments: 10.0,
+            "a number was expected": lambda m1, c1, m2, c2: torch.stack([m1, m2]),
+            "for two Gaussians in": with_middle(of_two_dimensions),
+            "for two Gaussians in 1 dimensions": of_known_inputs,
         },
     )
+    for kind in (np.float64, np.array, lambda value: torch.tensor([[value]], dtype=torch.float64)):
+        assert said(exercises.frechet.check, lambda *m, kind=kind: kind(exercises.frechet.answer(*m))) == "Right."

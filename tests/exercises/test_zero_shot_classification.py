@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import torch
-from common import check_exercise
+from common import check_exercise, said
+from scipy.stats import binomtest
 
 from kit.exercises import zero_shot_classification as exercises
 
@@ -34,9 +36,25 @@ def test_posterior():
     def labels(log_likelihoods, prior):
         return (log_likelihoods + prior.log()).argmax(dim=1)
 
+    def less_the_mean(log_likelihoods, prior):
+        joint = (log_likelihoods - log_likelihoods.mean(dim=1, keepdim=True)).exp() * prior
+        return joint / joint.sum(dim=1, keepdim=True)
+
+    def two_pictures(log_likelihoods, prior):
+        return torch.tensor([[0.4, 0.6, 0.4, 0.0], [0.8, 0.2, 0.4, 0.0]]) / 1.4
+
+    def prior_of_the_example(log_likelihoods, prior):
+        if prior.shape == (4,) and prior[3] == 0:
+            return torch.softmax(log_likelihoods + prior.log(), dim=1)
+        return torch.softmax(log_likelihoods, dim=1)
+
     wrong = {
         "0 / 0 is NaN": plainly,
-        "the prior has no effect": no_prior,
+        "then no exponential overflows": less_the_mean,
+        "1 pictures, ": two_pictures,
+        "the prior has no effect": prior_of_the_example,
+        "not ndarray": lambda log_likelihoods, prior: np.asarray(no_prior(log_likelihoods, prior)),
+        "the prior has no effect; a label whose prior is 0": no_prior,
         "belongs its logarithm": prior_as_it_is,
         "these are logarithms": logs,
         "should sum to 1, but row 0 sums to 4": over_pictures,
@@ -45,6 +63,7 @@ def test_posterior():
         "the shape is (2,)": labels,
     }
     check_exercise(exercises.posterior, lambda log_likelihoods, prior: None, wrong)
+    assert said(exercises.posterior.check, lambda nats, prior: torch.softmax(nats.float() + prior.log(), 1)) == "Right."
 
 
 def test_macro_f1():
@@ -68,10 +87,17 @@ def test_macro_f1():
         "F1 of the mean precision": of_means,
         "were weighted": lambda c: (f1(c) * c.sum(dim=1)).sum() / c.sum(),
         "neither there nor predicted": lambda c: f1(c).mean(),
-        "one number was expected": f1,
+        "a number was expected, not Tensor. It is the mean": f1,
         "the answer is": lambda c: 0.5 * f1(c).mean(),
+        "that is the sum": lambda c: f1(c).sum(),
+        "that is per cent": lambda c: 100 * f1(c).mean(),
+        "counts as 0; for the rows": lambda c: f1(c).nan_to_num().sum() / 3,
+        "a fourth class that is": lambda c: (12 / 16 + 2 / 7 + 10 / 17) / 3,
+        "for the rows [[": lambda c: f1(c).nan_to_num().sum() / (3 if len(c) == 3 else 4),
     }
     check_exercise(exercises.macro_f1, lambda c: None, wrong)
+    for kind in (np.float32, np.array, torch.tensor, float):
+        assert said(exercises.macro_f1.check, lambda c, kind=kind: kind(exercises.macro_f1.answer(c))) == "Right."
 
 
 def test_expected_calibration_error():
@@ -87,6 +113,13 @@ def test_expected_calibration_error():
         for count, gap in gaps(confidence, right, nr_bins, close_top):
             total += float(count * (gap.abs() if absolute else gap)) / len(right) if count else 0.0
         return total
+
+    def own_bin_for_1(confidence, right, nr_bins):
+        bins = (confidence * nr_bins).long()
+        error = 0.0
+        for b in bins.unique():
+            error += float((confidence - right.float())[bins == b].sum().abs()) / len(right)
+        return error
 
     def every_bin_the_same(confidence, right, nr_bins):
         found = [gap.abs() for count, gap in gaps(confidence, right, nr_bins) if count]
@@ -105,14 +138,22 @@ def test_expected_calibration_error():
         "divided by the number of bins": over_all_bins,
         "the middles of the bins": middles,
         "exactly 1 fell out": lambda c, r, n: weighted(c, r, n, close_top=False),
+        "got a bin of their own": own_bin_for_1,
         "the answer is NaN": lambda c, r, n: sum(count * gap.abs() for count, gap in gaps(c, r, n)) / len(r),
         "too much and too little": lambda c, r, n: (c.mean() - r.float().mean()).abs(),
         "on its own": lambda c, r, n: (c - r.float()).abs().mean(),
         "never below 0": lambda c, r, n: -weighted(c, r, n),
         "was expected, not": lambda c, r, n: weighted(c, r, n) + 0.3,
-        "one number was expected": lambda c, r, n: c,
+        "a number was expected, not Tensor. It is the mean": lambda c, r, n: c,
+        "that is what 5 bins give: nr_bins must count": lambda c, r, n: weighted(c, r, 5),
+        " bins give: nr_bins must count": lambda c, r, n: weighted(c, r, 5 if len(c) == 8 else 10),
+        "pictures in 1 bins": lambda c, r, n: 0.1825,
+        "pictures in 2 bins": lambda c, r, n: {5: 0.1825, 1: float((c.mean() - r.double().mean()).abs())}.get(n, 0.1),
     }
     check_exercise(exercises.expected_calibration_error, lambda c, r, n: None, wrong)
+    for kind in (np.float32, np.array, torch.tensor):
+        verdict = said(exercises.expected_calibration_error.check, lambda c, r, n, kind=kind: kind(weighted(c, r, n)))
+        assert verdict == "Right."
 
 
 def test_sign_test():
@@ -134,8 +175,12 @@ def test_sign_test():
         "normal approximation": normal,
         "a probability stops at 1": lambda a, b: 2 * one_side(a, b),
         "for 5 against 1": first_side,
-        "one number was expected": lambda a, b: "small",
+        "a number was expected, not str. It is a probability": lambda a, b: "small",
         "it stopped with ZeroDivisionError": lambda a, b: 1 / (a * 0),
+        " was expected, not 0.3750": lambda a, b: {(5, 1): 14 / 64, (0, 3): 1 / 4}.get((a, b), 12 / 32),
+        "for 0 against 0 it stopped": lambda a, b: exercises.sign_test.answer(a, b) * (a + b) / (a + b),
     }
     check_exercise(exercises.sign_test, lambda a, b: None, wrong)
     assert exercises.sign_test.answer(0, 0) == 1.0
+    assert said(exercises.sign_test.check, lambda a, b: np.float64(exercises.sign_test.answer(a, b))) == "Right."
+    assert said(exercises.sign_test.check, lambda a, b: binomtest(a, a + b).pvalue if a + b else 1) == "Right."
