@@ -105,8 +105,13 @@ def folder() -> Path:
 def find(name: str) -> Path | None:
     """The file of the reader's piece; also one that an earlier Kaggle session left and that is attached."""
     path = folder() / f"{name}.py"
-    attached = sorted(platforms.KAGGLE_INPUT.glob(f"**/mine/{name}.py")) if not path.is_file() else []
-    return path if path.is_file() else next(iter(attached), None)
+    return path if path.is_file() else attached(platforms.KAGGLE_INPUT).get(name)
+
+
+@functools.cache
+def attached(where: Path) -> dict[str, Path]:
+    """Pieces by name; looked for once, because what is attached may be large, and stays as it is."""
+    return {path.stem: path for path in sorted(where.glob("**/mine/*.py"), reverse=True)}
 
 
 def loaded(text: str, path: Path) -> dict:
