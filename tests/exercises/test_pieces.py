@@ -26,7 +26,7 @@ def middle_of(size):
 def kernel_mask(kernel_size, kind):
     x = np.arange(kernel_size**2).reshape(kernel_size, kernel_size)
     middle = middle_of(kernel_size)
-    return torch.from_numpy(np.where(x < x[middle, middle] + (kind == "B"), OPEN, 0.0))
+    return torch.from_numpy(np.where(x < x[middle, middle] + (kind == "B"), OPEN, 0.0)).float()
 """
 
 
@@ -37,7 +37,7 @@ def test_what_is_right_is_kept_and_taken(mine):
     assert f"Right. Kept as {mine}/kernel_mask.py: from here on your kernel_mask is used." in verdict
     assert said(pieces.take, "kernel_mask") == "kernel_mask: yours"
     taken = pieces.take("kernel_mask")
-    assert taken is not solutions.kernel_mask and torch.equal(taken(5, "A"), solutions.kernel_mask(5, "A").double())
+    assert taken is not solutions.kernel_mask and torch.equal(taken(5, "A"), solutions.kernel_mask(5, "A"))
     assert "notebook 01  kernel_mask             yours\n" in said(pieces.pieces) + "\n"
 
 
