@@ -1,8 +1,10 @@
 """Exercises of notebook 02: bins and their masses, the log-probability of a pixel, sampling, bits."""
 
+import itertools
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -21,6 +23,11 @@ WRITES = "it writes into its arguments (what unpack gives are views of params): 
 def cdf(z: float) -> float:
     """The logistic's, by tanh instead of the exponential."""
     return (1 + math.tanh(z / 2)) / 2
+
+
+def log_density(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+    z = (x - mean) / log_scale.exp()
+    return F.logsigmoid(z) + F.logsigmoid(-z) - log_scale
 
 
 def explained(value, expected: Tensor, flaws: dict[str, Tensor], tolerance: float = 1e-9) -> str | None:
@@ -66,12 +73,11 @@ class RangeMass(Exercise):
             if abs(mass - expected) < 1e-6:
                 continue
             said = f"for range_mass({low}, {high}, {mean}, {scale}) {mass:.6f} came out, but it is {expected:.6f}"
+            beyond = "a bin reaches half a step beyond its level on either side"
             wrong = {
                 self._mass(low, high, mean, math.exp(scale)): "`scale` is the scale itself, not its logarithm",
-                self._mass(
-                    low, high, mean, scale, 0, False
-                ): "a bin reaches half a step beyond its level on either side",
-                self._mass(low, high, mean, scale, 0): "a bin reaches half a step beyond its level on either side",
+                self._mass(low, high, mean, scale, 0, False): beyond,
+                self._mass(low, high, mean, scale, 0): beyond,
                 self._mass(low, high, mean, scale, 2, False): "a bin reaches half a step, 1/255, not a whole one",
                 self._mass(low, high, mean, scale, 1, False): "bin 0 has no lower end, and bin 255 no upper end",
             }
@@ -117,14 +123,14 @@ class BinLogMass(Piece):
         ]
         x, mean, s = LEVELS[list(bytes_)], torch.tensor(means), torch.tensor(log_scales)
         value, expected = attempt(x.float(), mean, s), torch.tensor(hand)
-        z, unlike = (x - mean) / s.exp(), self._log_mass(x, mean, 1 / s)
+        unlike = self._log_mass(x, mean, 1 / s)
         flaws = {
             "that is the mass, not its logarithm": expected.exp(),
             "that is the logarithm to base 2; nats are to base e": expected / math.log(2),
             "a bin reaches 1/255 to either side, half a step, not 2/255": self._log_mass(x, mean, (-s).exp(), 2),
             "a bin reaches 1/255 to either side of its level, half a step": self._log_mass(x, mean, (-s).exp(), 0.5),
             "divide by the scale exp(log_scale), do not multiply by it": self._log_mass(x, mean, s.exp()),
-            "that is the log density, not the mass of a bin": -z - s - 2 * torch.log1p(torch.exp(-z)),
+            "that is the log density, not the mass of a bin": log_density(x, mean, s),
             "the third factor of the product is missing": expected - torch.log(-torch.expm1(-2 * HALF * (-s).exp())),
         }
         problem = explained(value, expected, flaws, 1e-4)
@@ -148,26 +154,45 @@ class BinLogMass(Piece):
                 up_to = 1.0 if byte == 255 else cdf((x + HALF - mean) * math.e)
                 value, expected = float(attempt(torch.tensor(x), torch.tensor(mean), s)), math.log(up_to - below)
                 if not abs(value - expected) < 1e-3:
-                    ends = {0: "bin 0 has no lower end", 255: "bin 255 has no upper end"}
+                    ends = {0: "it has an upper end, but no lower one", 255: "it has a lower end, but no upper one"}
                     why = ends.get(byte, "only bins 0 and 255 are open; this one ends 1/255 from its level")
+                    if byte in ends and abs(value - expected - math.log(-math.expm1(-2 * HALF * math.e))) < 1e-3:
+                        why = "in an open bin t is infinite too, and the factor 1 - exp(-t) is 1"
                     return f"byte {byte}, mean {mean}: {value:.4f} came out, but it is {expected:.4f}: {why}."
         return None
 
     def far(self, attempt) -> str | None:
-        for side, sign in (("above", 1), ("below", -1)):
-            for x, mean, s in [(1, -3, -7.0), (0.8, -1.1, -6.5), (1, -1.2, -3.9), (0.6, 0.0, -3.9), (0.3, 0.0, -3.9)]:
-                level = sign * LEVELS[round((x + 1) * 127.5)].float()
-                given = (level, torch.tensor(sign * float(mean)), torch.tensor(s))
-                value = float(attempt(*given))
-                expected = float(solutions.bin_log_mass(*(each.double() for each in given)))
-                if abs(value - expected) <= 1e-5 * abs(expected):
-                    continue
-                where = f"in float32, far {side} the mean (level {float(level):.3f}, mean {sign * mean}, log_scale {s})"
-                why = "the numbers that you subtract are nearly equal there, or too small for float32"
-                if math.isfinite(value) and value == float(attempt(given[0], 2 * given[1] - 2 * sign, given[2])):
-                    why = "however far the mean, this comes out: a floor is not the mass, and it has no slope"
-                return f"{where}, {value:.6g} came out, but it is {expected:.6g}: {why}."
+        cases = [(1, -3.0, -7.0), (0.8, -1.1, -6.5), (1, -1.2, -3.9), (0.6, 0.0, -3.9), (0.3, 0.0, -3.9)]
+        for (side, sign), (x, mean, s) in itertools.product((("above", 1), ("below", -1)), cases):
+            level = sign * LEVELS[round((x + 1) * 127.5)]
+            if problem := self._inexact(attempt, f"far {side} the mean", level, sign * mean, s):
+                return problem
         return None
+
+    def wide(self, attempt) -> str | None:
+        for byte, mean, s in itertools.product((40, 128, 200), (-0.4, 0.1), (3.0, 5.0, 7.0)):
+            if problem := self._inexact(attempt, "a wide logistic", LEVELS[byte], mean, s):
+                return problem
+        return None
+
+    @staticmethod
+    def _inexact(attempt, where: str, level: Tensor, *mean_and_log_scale: float) -> str | None:
+        x, mean, log_scale = level.float(), *map(torch.tensor, mean_and_log_scale)
+        value, exact = float(attempt(x, mean, log_scale)), [each.double() for each in (x, mean, log_scale)]
+        expected = float(solutions.bin_log_mass(*exact))
+        if abs(value - expected) <= 1e-5 * abs(expected):
+            return None
+        why = "where two nearly equal numbers are subtracted, digits are lost"
+        if math.isnan(value):
+            why = "infinity minus infinity and infinity times 0 are not numbers"
+        elif math.isinf(value):
+            why = "the mass, or a factor of it, has become 0: stay with logarithms (F.logsigmoid)"
+        elif abs(value - float(log_density(*exact)) - math.log(2 * HALF)) <= 1e-5 * abs(expected):
+            why = "that is the density times the width of the bin, which only approximates its mass"
+        elif expected < -20 and value == float(attempt(x, 2 * mean - x, log_scale)):
+            why = "however far the mean, this comes out: a floor is not the mass, and it has no slope"
+        given = f"level {float(x):.3f}, mean {float(mean):.1f}, log_scale {float(log_scale):.1f}"
+        return f"in float32, {where} ({given}), {value:.6g} came out, but it is {expected:.6g}: {why}."
 
     def gradients(self, attempt) -> str | None:
         x = LEVELS[[0, 0, 1, 40, 127, 128, 215, 254, 255, 255]].float()
@@ -209,6 +234,7 @@ class BinLogMass(Piece):
         "values in the middle are those worked out by hand": middle,
         "the two edge bins are open outwards, and no others": edges,
         "in float32 it is exact far from the mean, on both sides": far,
+        "in float32 a wide logistic is exact too": wide,
         "the gradients are finite and right, in the edge bins too": gradients,
         "the 256 masses sum to 1 at random means and scales": sums,
         "random inputs in float64 give the kit's values": equal,
@@ -220,6 +246,57 @@ def random_pixels(b: int, k: int, h: int, w: int, size: float = 1.0) -> tuple[Te
     params = size * torch.randn(b, 10 * k, h, w, dtype=torch.float64)
     mixture.parts(params).log_scales.sub_(1.5)
     return params, LEVELS[torch.randint(256, (b, 3, h, w))]
+
+
+class Flawed:
+    """What a `log_prob` (without `reduce`) or a `sample` with one flaw gives: by this a check names the flaw."""
+
+    def __init__(self, params: Tensor, flaw: str):
+        self.flaw, (self.logits, self.means, log_scales, coeffs) = flaw, mixture.parts(params)
+        self.log_scales = log_scales if flaw == "clamp" else log_scales.clamp(min=mixture.MIN_LOG_SCALE)
+        coeffs = coeffs if flaw == "tanh" else coeffs.tanh()
+        coeffs = coeffs.tanh() if flaw == "twice" else coeffs
+        coeffs = coeffs.roll(-1, dims=1) if flaw == "shifted" else coeffs
+        self.of_red, self.in_blue, self.of_green = coeffs.unbind(dim=1)
+        if flaw == "order":
+            self.in_blue, self.of_green = self.of_green, self.in_blue
+        if flaw == "coupling":
+            self.of_red = self.in_blue = self.of_green = torch.zeros_like(self.of_red)
+        if flaw == "green":
+            self.of_green = torch.zeros_like(self.of_green)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        x, log_pi = x[:, :, None], self.logits.log_softmax(dim=-1 if self.flaw == "dimension" else 1)
+        red, green = (self.means if self.flaw == "means" else x)[:, :2].unbind(dim=1)
+        of_blue = self.in_blue * red + self.of_green * green
+        shift = torch.stack([torch.zeros_like(of_blue), self.of_red * red, of_blue], dim=1)
+        log_mass = solutions.bin_log_mass(x, self.means + shift, self.log_scales)
+        if self.flaw == "colours":
+            return (log_mass + log_pi[:, None]).logsumexp(dim=2).sum(dim=1)
+        terms = log_mass.sum(dim=1) + (self.logits if self.flaw == "softmax" else log_pi)
+        if self.flaw == "one weight":
+            terms = log_mass.sum(dim=1) - math.log(log_pi.shape[1])
+        if self.flaw == "logs":
+            return (log_pi.exp() * log_mass.sum(dim=1)).sum(dim=1)
+        return terms.amax(dim=1) if self.flaw == "largest" else terms.logsumexp(dim=1)
+
+    def sample(self, noise: Tensor, temperature: float) -> Tensor:
+        k = self.logits.shape[1]
+        noise = noise.roll(-3, dims=1) if self.flaw == "noise" else noise.clamp(1e-5, 1 - 1e-5)
+        u = noise[:, k : k + 1].expand(-1, 3, -1, -1) if self.flaw == "one u" else noise[:, k:]
+        gumbel, spread = -torch.log(-torch.log(noise[:, :k])), temperature * torch.logit(u)
+        gumbel = {"gumbel": -gumbel, "likeliest": 0 * gumbel, "uniform": noise[:, :k]}.get(self.flaw, gumbel)
+        gumbel = gumbel if self.flaw == "temperature" else temperature * gumbel
+        pi = torch.zeros_like(gumbel).scatter(1, (self.logits + gumbel).argmax(dim=1, keepdim=True), 1.0)
+        pi = self.logits.softmax(dim=1) if self.flaw == "average" else pi
+        each = (self.means, self.log_scales, self.of_red, self.in_blue, self.of_green)
+        mean, log_scale, *coeffs = ((part * (pi[:, None] if part.ndim == 5 else pi)).sum(dim=-3) for part in each)
+        scale = log_scale if self.flaw == "scale" else log_scale.exp()
+        own, rounded = mean + scale * spread * (-1 if self.flaw == "sign" else 1), mixture.to_levels
+        red = own[:, 0] if self.flaw == "unrounded" else rounded(own[:, 0])
+        green = own[:, 1] + coeffs[0] * red
+        green = green if self.flaw == "unrounded" else rounded(green)
+        return rounded(torch.stack([red, green, own[:, 2] + coeffs[1] * red + coeffs[2] * green], dim=1))
 
 
 class LogProb(Piece):
@@ -265,17 +342,19 @@ class LogProb(Piece):
             "these are bits; nats are asked for": expected / math.log(2),
             "a pixel's probability is the product of the three colours'; you took the mean": expected / 3,
             "a single component has weight 1 whatever its logit: the softmax is missing": expected + 0.7,
+            "the weight's logarithm is added: log_softmax, not softmax": expected + 1,
+            "the three masses are multiplied, so their logarithms are added": torch.tensor(hand).logsumexp(0, True),
         }
         return explained(attempt(params, LEVELS[list(pixel)].view(1, 3, 1, 1)), expected, flaws)
 
     def components(self, attempt) -> str | None:
         params, x = random_pixels(2, int(torch.randint(2, 5, ())), 2, 3)
         mixture.parts(params).coeffs.zero_()
-        return self._compared(attempt, params, x, ("colours", "softmax", "one weight", "logs", "largest"))
+        return self._compared(attempt, params, x, ("colours", "softmax", "dimension", "one weight", "logs", "largest"))
 
     def coupling(self, attempt) -> str | None:
         params, x = random_pixels(2, 2, 3, 3)
-        flaws = ("tanh", "order", "shifted", "means", "green", "coupling")
+        flaws = ("tanh", "twice", "order", "shifted", "means", "green", "coupling")
         if problem := self._compared(attempt, params, x, flaws):
             return problem
         mixture.parts(params).log_scales.sub_(6)  # some now lie below the clamp
@@ -284,9 +363,11 @@ class LogProb(Piece):
     @staticmethod
     def _compared(attempt, params, x, flaws) -> str | None:
         expected = KITS_LOG_PROB(params, x, reduce=False)
-        flawed = {LOG_PROB_FLAWS[flaw]: solutions.Flawed(params, flaw).log_prob(x) for flaw in flaws}
-        if problem := explained(attempt(params, x, reduce=False), expected, flawed):
-            return problem
+        flawed = {LOG_PROB_FLAWS[flaw]: Flawed(params, flaw).log_prob(x) for flaw in flaws}
+        value = attempt(params, x, reduce=False)
+        if problem := explained(value, expected, flawed):
+            gone = "a probability has become 0 on the way: stay with logarithms, and sum with torch.logsumexp"
+            return f"{problem[:-1]}: {gone}." if isinstance(value, Tensor) and value.isneginf().any() else problem
         if problem := difference(attempt(params, x), expected.sum(dim=(1, 2))):
             return f"reduce=True: {problem[:-1]}: a picture's number is the sum over its pixels."
         return None
@@ -307,7 +388,8 @@ class LogProb(Piece):
 
     def no_loop(self, attempt) -> str | None:
         counts = {}
-        for what, small, large in (("pixels", (1, 2, 2, 2), (1, 2, 5, 5)), ("components", (1, 2, 2, 2), (1, 7, 2, 2))):
+        small = (1, 2, 2, 2)
+        for what, large in (("pictures", (6, 2, 2, 2)), ("pixels", (1, 2, 5, 5)), ("components", (1, 7, 2, 2))):
             for size in (small, large):
                 inputs = random_pixels(*size)
                 with Calls() as counts[size]:
@@ -333,7 +415,7 @@ class LogProb(Piece):
         "several components are summed for each pixel, with the right weights": components,
         "green depends on red, and blue on red and green": coupling,
         "every parameter gets the right gradient": gradients,
-        "no loop runs over pixels or components": no_loop,
+        "no loop runs over pictures, pixels or components": no_loop,
         "random inputs of several sizes give the kit's values": equal,
     }
 
@@ -342,9 +424,11 @@ LOG_PROB_FLAWS = {
     "colours": "you sum over the components for each colour by itself; add the three log masses first, then logsumexp",
     "softmax": "the weights do not sum to 1: take log_softmax of the logits",
     "one weight": "the weights are the softmax of the logits, not all the same",
+    "dimension": "the softmax runs over the K components, dim 1, not over pixels",
     "logs": "that is the mean of the logarithms; the masses are averaged, not their logarithms (logsumexp)",
     "largest": "that is the largest component alone; sum them all with logsumexp",
     "tanh": "the coefficients are used before tanh; unpack has applied it",
+    "twice": "unpack has applied tanh already; yours applies it twice",
     "order": "in blue's mean coeffs[:, 1] belongs to red and coeffs[:, 2] to green; yours are exchanged",
     "shifted": "coeffs[:, 0] is red in green's mean; coeffs[:, 1] and coeffs[:, 2] are blue's",
     "means": "the means of green and blue depend on the true red and green in x, not on the means",
@@ -397,13 +481,17 @@ class Sample(Piece):
         return None
 
     def without_noise(self, attempt) -> str | None:
-        flaws = ("average", "temperature", "tanh", "order", "shifted", "coupling", "unrounded")
-        return self._compared(attempt, *random_sample(2, 3, 8, 8), 0.0, flaws)
+        params, noise = random_sample(2, 3, 8, 8)
+        flaws = ("average", "temperature", "tanh", "twice", "order", "shifted", "coupling", "unrounded")
+        problem = self._compared(attempt, params, noise, 0.0, flaws)
+        if problem and not torch.equal(attempt(params, noise, 0.0), attempt(params, 1 - noise, 0.0)):
+            return f"{problem[:-1]}, and other noise gives another picture."
+        return problem
 
     def one_logistic(self, attempt) -> str | None:
         params, noise = random_sample(2, 1, 8, 8)
         mixture.parts(params).coeffs.zero_()
-        return self._compared(attempt, params, noise, 1.0, ("sign", "scale", "noise"))
+        return self._compared(attempt, params, noise, 1.0, ("sign", "scale", "noise", "one u"))
 
     def frequencies(self, attempt) -> str | None:
         """Of 40,000 draws no share of the bytes up to any v is off by more than 0.015: by chance in 1 of 3e7 calls
@@ -440,7 +528,7 @@ class Sample(Piece):
     @staticmethod
     def _compared(attempt, params, noise, temperature, flaws) -> str | None:
         expected = KITS_SAMPLE(params, noise=noise, temperature=temperature)
-        flawed = {SAMPLE_FLAWS[flaw]: solutions.Flawed(params, flaw).sample(noise, temperature) for flaw in flaws}
+        flawed = {SAMPLE_FLAWS[flaw]: Flawed(params, flaw).sample(noise, temperature) for flaw in flaws}
         problem = explained(attempt(params, noise, temperature), expected, flawed)
         return problem and f"temperature {temperature:g}: {problem}"
 
@@ -470,7 +558,7 @@ class Sample(Piece):
     }
 
 
-SAMPLE_FLAWS = {flaw: LOG_PROB_FLAWS[flaw] for flaw in ("tanh", "order", "shifted", "coupling", "green")} | {
+SAMPLE_FLAWS = {flaw: LOG_PROB_FLAWS[flaw] for flaw in ("tanh", "twice", "order", "shifted", "coupling", "green")} | {
     "average": "you average the components with their weights; one component is chosen for the whole pixel",
     "temperature": "the temperature multiplies the Gumbel noise too, not the logistic's alone",
     "unrounded": "green and blue depend on the rounded red and green, as the network will see them",
@@ -479,6 +567,7 @@ SAMPLE_FLAWS = {flaw: LOG_PROB_FLAWS[flaw] for flaw in ("tanh", "order", "shifte
     "likeliest": "the likeliest component is taken each time; add Gumbel noise to the logits",
     "gumbel": "the Gumbel noise is -log(-log(u)), with a minus in front",
     "uniform": "the noise added to the logits is -log(-log(u)), not u itself",
+    "one u": "each colour has random numbers of its own: the last three channels of the noise",
     "noise": "the first K channels of the noise choose the component, the last three are the colours'",
 }
 

@@ -84,7 +84,7 @@ class MixtureExplorer(Panel):
         right.plot(softmax, color=orange, lw=1, ls="--", label="256-way softmax fitted to the samples")
         right.set(xlabel="byte", xlim=(-4, 259), ylim=(0, None))
         bits = [-(masses * q.clamp(min=1e-30).log2()).sum() for q in (masses, softmax)]
-        right.set_title(f"bits a new value: truth {bits[0]:.2f}, fitted softmax {bits[1]:.2f}")
+        right.set_title(f"bits per new value: truth {bits[0]:.2f}, fitted softmax {bits[1]:.2f}")
         left.legend(frameon=False, fontsize=9, loc="upper left")
         right.legend(frameon=False, fontsize=9, loc="upper left")
         return figure

@@ -81,6 +81,17 @@ def with_branch(x, mean, log_scale):
     return torch.where(mass > math.log(1e-5), mass, math.log(2 / 255) + z - log_scale - 2 * F.softplus(z))
 
 
+def without_expm1(x, mean, log_scale):
+    a, b = ((sign * (x - mean) + 1 / 255) / log_scale.exp() for sign in (1, -1))
+    inner = F.logsigmoid(a) + F.logsigmoid(b) + torch.log(1 - torch.exp(-2 / 255 / log_scale.exp()))
+    return torch.where(x == 1, F.logsigmoid(b), torch.where(x == -1, F.logsigmoid(a), inner))
+
+
+def closed_in_the_third_factor(x, mean, log_scale):
+    value, t = solutions.bin_log_mass(x, mean, log_scale), 2 / 255 / log_scale.exp()
+    return value + torch.where(x.abs() == 1, torch.log(-torch.expm1(-t)), 0.0)
+
+
 def a_wide_logistic_is_off(x, mean, log_scale):
     value = solutions.bin_log_mass(x, mean, log_scale)
     return value + 1e-6 * (log_scale > 1)
@@ -101,7 +112,10 @@ def test_bin_log_mass():
         "nats are to base e": lambda *args: answer(*args) / math.log(2),
         "infinity times a gradient of 0 is NaN": product_where_infinity_meets_zero,
         "no gradient arrives": lambda *args: answer(*args).detach(),
-        "far above": with_branch,
+        "far above the mean (level 1.000, mean -3.0, log_scale -7.0), -inf": lambda *args: answer(*args).exp().log(),
+        "in float32, a wide logistic": without_expm1,
+        "the density times the width": with_branch,
+        "the factor 1 - exp(-t) is 1": closed_in_the_third_factor,
         "not to 1": a_wide_logistic_is_off,
         "x (5,), mean (5,), log_scale (5,): the shape is ()": lambda *args: answer(*args).sum(),
         "only bins 0 and 255 are open": lambda x, *rest: answer(torch.where(x.abs() > 0.99, x.sign(), x), *rest),
@@ -122,12 +136,10 @@ def test_a_log_mass_that_is_exact_on_one_side_only_is_found_out(sign):
 def test_another_way_to_an_exact_log_mass_is_right_too():
     source = """
 def bin_log_mass(x, mean, log_scale):
-    side = torch.where(x > mean, -1, 1)  # the mirror image of the bins above the mean
-    a, b = ((side * (x - mean) + edge) * torch.exp(-log_scale) for edge in (1 / 255, -1 / 255))
-    a = torch.where(x * side > 0.999, 1e30, a)
-    b = torch.where(x * side < -0.999, -1e30, b)
-    upper, lower = F.logsigmoid(a), F.logsigmoid(b)
-    return upper + torch.log(-torch.expm1(lower - upper))
+    upper, lower = ((x - mean + edge) * torch.exp(-log_scale) for edge in (1 / 255, -1 / 255))
+    t = 2 / 255 * torch.exp(-log_scale)
+    inner = torch.log(torch.tanh(t / 2)) - F.logsigmoid(t) - F.softplus(-upper) - F.softplus(lower)
+    return torch.where(x == 1, -F.softplus(lower), torch.where(x == -1, -F.softplus(-upper), inner))
 """
     attempt = in_a_cell(source, {"torch": torch, "F": F})["bin_log_mass"]
     assert "Right. Kept as" in said(exercises.bin_log_mass.check, attempt)
@@ -138,7 +150,7 @@ def terms(params, x):
     logits, *rest = unpack(params)
     k, rest = logits.shape[1], torch.stack(rest, dim=2).unbind(dim=3)  # K of (B, 3, 3, H, W)
     ones = [torch.cat([logits[:, n : n + 1], rest[n].flatten(1, 2)], dim=1) for n in range(k)]
-    values = [solutions.Flawed(one, "tanh").log_prob(x) for one in ones]  # tanh is applied already
+    values = [exercises.Flawed(one, "tanh").log_prob(x) for one in ones]  # tanh is applied already
     return [value + logits.log_softmax(dim=1)[:, n] for n, value in enumerate(values)]
 
 
@@ -162,7 +174,7 @@ def components_of_the_whole_picture(params, x, reduce=True):
 
 def flawed_log_prob(flaw):
     def attempt(params, x, reduce=True):
-        value = solutions.Flawed(params, flaw).log_prob(x)
+        value = exercises.Flawed(params, flaw).log_prob(x)
         return value.sum(dim=(1, 2)) if reduce else value
 
     return attempt
@@ -177,6 +189,22 @@ def written_in_place(params, x, reduce=True):
         _, means, _, coeffs = unpack(params)
         means[:, 1] += coeffs[:, 0] * x[:, None, 0]
     return solutions.log_prob(params, x, reduce)
+
+
+def masses_added(params, x, reduce=True):
+    logits, means, log_scales, _ = unpack(params)
+    value = solutions.bin_log_mass(x[:, :, None], means, log_scales).logsumexp(dim=1) + logits.log_softmax(dim=1)
+    value = value.logsumexp(dim=1)
+    return value.sum(dim=(1, 2)) if reduce else value
+
+
+def loop_over_pictures(params, x, reduce=True):
+    return torch.cat([solutions.log_prob(*each, reduce) for each in zip(params.split(1), x.split(1), strict=True)])
+
+
+def underflowing(params, x, reduce=True):
+    value = torch.stack(terms(params, x)).exp().sum(dim=0).log()
+    return value.sum(dim=(1, 2)) if reduce else value
 
 
 def test_log_prob():
@@ -198,6 +226,9 @@ def test_log_prob():
         "reduce=False: the shape is (2,), but it should be (2, 4, 5)": lambda p, x, reduce=True: kits(p, x),
         "no gradient reaches params": changed(lambda value: value.detach()),
         "the gradient of the logits": only_means_learn,
+        "so their logarithms are added": masses_added,
+        "a probability has become 0 on the way": underflowing,
+        "that is a loop over pictures": loop_over_pictures,
         "that is a loop over components": loop_over_components,
         "that is a loop over pixels": loop_over_pixels,
         "a picture's number is the sum over its pixels": components_of_the_whole_picture,
@@ -227,7 +258,7 @@ def test_log_prob_kept_in_a_file_works_with_the_pieces_it_uses(mine):
 
 
 def flawed_sample(flaw):
-    return lambda params, noise, temperature=1.0: solutions.Flawed(params, flaw).sample(noise, temperature)
+    return lambda params, noise, temperature=1.0: exercises.Flawed(params, flaw).sample(noise, temperature)
 
 
 def test_sample():
@@ -247,13 +278,16 @@ def test_sample():
     wrong = {"it writes into its arguments": noise_written_in_place}
     wrong |= {exercises.SAMPLE_FLAWS[f]: flawed_sample(f) for f in ("average", "temperature", "unrounded", "sign")}
     wrong |= {exercises.SAMPLE_FLAWS[f]: flawed_sample(f) for f in ("scale", "likeliest", "gumbel", "uniform")}
-    wrong |= {exercises.SAMPLE_FLAWS[f]: flawed_sample(f) for f in ("noise", "tanh", "order", "shifted", "coupling")}
+    wrong |= {
+        exercises.SAMPLE_FLAWS[f]: flawed_sample(f)
+        for f in ("noise", "one u", "tanh", "twice", "order", "shifted", "coupling")
+    }
     wrong |= {
         "all randomness comes from `noise`": noise_of_its_own,
         "clamp it to [1e-5, 1 - 1e-5]": unclamped,
         "not one of the 256 levels": not_on_levels,
         "the shape is": lambda params, noise, temperature=1.0: solutions.sample(params, noise, temperature)[:, :1],
-        "temperature 0: ": lambda params, noise, temperature=1.0: solutions.sample(params, noise),
+        "other noise gives another picture": lambda params, noise, temperature=1.0: solutions.sample(params, noise),
     }
     check_exercise(exercises.sample, lambda params, noise, temperature=1.0: ..., wrong, GIVEN)
 
