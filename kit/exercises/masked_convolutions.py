@@ -31,8 +31,8 @@ class KernelMask(Piece):
             mask = attempt(size, "A")
             if sentence := blank(mask) or wrong_shape(mask, (size, size)):
                 return f"kernel_size {size}: {sentence}"
-            if not mask.is_floating_point():
-                return f"the mask is {mask.dtype}; it multiplies a kernel of floats, so make it one of floats."
+            if mask.dtype != torch.float32:
+                return f"the mask is {mask.dtype}; it multiplies kernels of float32, so make it one of these: .float()."
         return None
 
     def centre(self, attempt) -> str | None:
@@ -106,10 +106,7 @@ class MaskedConvolution(Piece):
             return "there is no buffer called `mask`, which .to() would move and state_dict() would hold."
         if len(parameters) != 2:
             return f"weight and bias alone are learnt, but the parameters are {list(parameters)}."
-        mask = layer.double().mask
-        if mask.is_floating_point() and mask.dtype != torch.float64:
-            return f"after .double() the mask is {mask.dtype}: something puts it back."
-        sentence = difference(mask.expand(8, 3, 5, 5)[0, 0], solutions.kernel_mask(5, "B"))
+        sentence = difference(layer.mask.expand(8, 3, 5, 5)[0, 0], solutions.kernel_mask(5, "B"))
         return sentence and f"kernel_size 5, kind 'B': in the buffer `mask` {sentence}"
 
     def counts(self, attempt) -> str | None:
@@ -161,7 +158,7 @@ class MaskedConvolution(Piece):
     steps = {
         "it keeps height and width, with any kernel and any batch": shapes,
         "weight and bias are parameters, the mask is a buffer": parts,
-        "with weights of 1 it counts the past": counts,
+        "with weights of 1 it counts the open taps": counts,
         "closed weights get no gradient, and nothing leaks after a step of an optimiser": gradients,
         "it equals the solution on random pictures": equal,
     }
@@ -210,11 +207,16 @@ class ShiftedConvolution(Piece):
             return f"`conv` should be an nn.Conv2d, weight-normalised, not a {type(layer.conv).__name__}."
         if tuple(layer.conv.kernel_size) != self.kernels[0]:
             return f"without kernel_size it is {tuple(layer.conv.kernel_size)}, but it should be {self.kernels[0]}."
-        for asked, scale in ((0.25, layer.init_scale), (1.0, attempt(3, 4).init_scale)):
-            if scale != asked:
+        for stride in (1, 2):
+            conv = attempt(3, 4, stride=stride).conv
+            if tuple(conv.stride) != (stride, stride) or conv.padding not in (0, (0, 0), "valid"):
                 return (
-                    f"`init_scale` should be {asked} {'by default' if asked == 1 else 'when asked for'}, not {scale}."
+                    f"asked for stride {stride}, `conv` has the stride {conv.stride} and the padding {conv.padding}; "
+                    f"give it the stride {stride}, and leave the padding to F.pad."
                 )
+        for when, asked, scale in (("asked for", 0.25, layer.init_scale), ("left out", 1.0, attempt(3, 4).init_scale)):
+            if scale != asked:
+                return f"`init_scale` should be {asked} when {when}, not {scale}."
         mine, theirs = (
             {name: tuple(value.shape) for name, value in each.state_dict().items()} for each in (layer, ours)
         )
@@ -225,9 +227,9 @@ class ShiftedConvolution(Piece):
             told = [f"is of shape {each[name]}" if name in each else "is missing" for each in (mine, theirs)]
             return (
                 f"`{name}` in state_dict() {told[0]}; in the kit's layer it {told[1]}. That is what "
-                "weight_norm(nn.Conv2d(...), dim=0) makes."
+                "weight_norm(nn.Conv2d(...), dim=0) of torch.nn.utils.parametrizations makes."
             )
-        if len(layer.padding) != 4:
+        if not isinstance(layer.padding, tuple | list) or len(layer.padding) != 4:
             return f"`padding` is {layer.padding}, but it should be four numbers: (left, right, top, bottom)."
         return None
 
@@ -352,7 +354,6 @@ class PaddingOf(Exercise):
 
     @staticmethod
     def _wrong_sides(kernel_size: tuple[int, int], padding: tuple[int, ...]) -> str | None:
-        """Pads a 6x6 picture so, convolves it with ones, and looks by gradients at what output (3, 3) sees."""
         kh, kw = kernel_size
         left, right, top, bottom = padding
         if min(padding) < 0:
@@ -362,14 +363,10 @@ class PaddingOf(Exercise):
                 f"padding {padding} turns a 6x6 picture into {6 + top + bottom - kh + 1}x{6 + left + right - kw + 1}; "
                 f"left + right must be {kw - 1}, and top + bottom {kh - 1}."
             )
-        x = torch.zeros(1, 1, 6, 6, dtype=torch.float64, requires_grad=True)
-        F.conv2d(F.pad(x, padding), torch.ones(1, 1, kh, kw, dtype=torch.float64))[0, 0, 3, 3].backward()
-        assert x.grad is not None
-        rows, columns = x.grad[0, 0].nonzero().amax(dim=0).tolist()
-        if columns > 3:
-            return f"with padding {padding} output (3, 3) sees column {columns}, which lies to its right."
-        if rows > 3:
-            return f"with padding {padding} output (3, 3) sees row {rows}, which lies below it."
+        if right:
+            return f"with padding {padding} output (i, j) sees column j+{right}, which lies to its right."
+        if bottom:
+            return f"with padding {padding} output (i, j) sees row i+{bottom}, which lies below it."
         return None
 
 
@@ -387,23 +384,15 @@ class ReceptiveRows(Exercise):
         return 1 + depth * (kernel_height - 1)
 
     def problem(self, attempt) -> str | None:
-        at_random = (int(torch.randint(2, 7, ())), int(torch.randint(2, 6, ())))
+        at_random = (int(torch.randint(6, 30, ())), int(torch.randint(4, 9, ())))
         for depth, height in [(1, 2), (2, 2), (4, 2), (3, 3), (5, 1), at_random]:
             result = attempt(depth, height)
             if sentence := no_number(result):
                 return sentence
-            rows = self._measured(depth, height)
+            rows = self.answer(depth, height)
             if float(result) != rows:
                 return f"depth {depth}, kernel height {height}: the gradient reaches {rows} rows, not {result}."
         return None
-
-    @staticmethod
-    def _measured(depth: int, height: int) -> int:
-        stack = nn.Sequential(*(DownShifted.ours(1, 1, (height, 1)) for _ in range(depth))).double()
-        x = torch.zeros(1, 1, 32, 1, dtype=torch.float64, requires_grad=True)
-        stack(x)[0, 0, -1, 0].backward()
-        assert x.grad is not None
-        return int((x.grad != 0).sum())
 
 
 def convolution(kernel: list[list[float]], padding: tuple[int, int, int, int]) -> Callable[[Tensor], Tensor]:
@@ -435,6 +424,11 @@ def past_only(x: Tensor) -> Tensor:
 def far_right(x: Tensor) -> Tensor:
     """The pixel five columns to the right."""
     return F.pad(x[:, :, :, 5:], (0, 5)) + past_only(x)
+
+
+def last_two(x: Tensor) -> Tensor:
+    """A little of the picture's last pixel, less as much of the one before it."""
+    return past_only(x) + 1e-4 * (x[:, :, -1:, -1:] - x[:, :, -1:, -2:-1])
 
 
 # what it is, the layer, is it causal, what an answer that gets it wrong has overlooked
@@ -492,7 +486,18 @@ LAYERS = [
         False,
         "look at every channel",
     ),
-    ("a layer that squares", lambda x: x.square(), False, "its gradient is 0 where x is 0: use a random x"),
+    (
+        "a layer that squares each pixel's distance from the mean",
+        lambda x: (x - x.mean(dim=(1, 2, 3), keepdim=True)).square(),
+        False,
+        "its gradient is 0 where x is constant: use a random x",
+    ),
+    (
+        "a layer whose first row sees the last two pixels, weakly, one with the opposite sign of the other",
+        only_at(past_only, last_two, lambda i, j: i == 0),
+        False,
+        "look at all later pixels, each by itself, and count whatever is not 0",
+    ),
     ("down_shift and right_shift together", lambda x: down_shift(x) + right_shift(x), True, "it sees the past alone"),
 ]
 SIZES = (5, 8)
@@ -528,21 +533,14 @@ class IsCausal(Exercise):
         ]
         for size, name, layer, expected, why in cases:
             result = attempt(layer, size)
-            if sentence := blank(result) or self._no_yes_or_no(result):
+            if sentence := blank(result):
                 return sentence
+            if no_number(result) or float(result) not in (0, 1):
+                return f"True or False was expected, not {result!r:.60}."
             if bool(result) != expected:
                 is_or_not = "is" if expected else "is not"
                 return f"size {size}: {name} {is_or_not} causal ({why}), but you say {bool(result)}."
         return None
-
-    @staticmethod
-    def _no_yes_or_no(result) -> str | None:
-        """The sentence for what is neither True nor False, of whatever library, nor 1 nor 0."""
-        if no_number(result) is None and float(result) in (0, 1):
-            return None
-        told = f" of shape {tuple(result.shape)}" if isinstance(result, Tensor) and result.ndim else ""
-        told = f" {float(result):g}" if no_number(result) is None else told
-        return f"True or False was expected, not {type(result).__name__}{told}."
 
 
 kernel_mask, masked_conv2d = KernelMask(), MaskedConvolution()

@@ -50,9 +50,10 @@ class Piece(Exercise):
             return 0, "there is nothing yet; replace the dots with your code."
         if not callable(attempt) or getattr(attempt, "__name__", "") != self.name:
             return 0, f"a definition is called {self.name} here; define it so, and hand it to the check."
-        theirs = [getattr(each, "__module__", "") for each in getattr(attempt, "__mro__", [attempt])]
-        if any(str(module).partition(".")[0] in ("utils", "kit") for module in theirs):
-            return 0, f"this is the kit's own {self.name}; write yours."
+        for each in getattr(attempt, "__mro__", [attempt]):  # a class's bases too
+            if str(getattr(each, "__module__", "")).partition(".")[0] in ("utils", "kit"):
+                verb = "this is" if each.__name__ == self.name else "it is built on"
+                return 0, f"{verb} the kit's own {each.__name__}; write yours."
         with locked(self.kit, attempt):
             return super().examine(attempt)
 

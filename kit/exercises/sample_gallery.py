@@ -130,7 +130,8 @@ class LogProbOfRest(Exercise):
             known["the model saw these rows alone; hand it the whole picture, for each row depends on those above"] = (
                 by_rows(x[:, :, nr_given:], y).sum(dim=1)
             )
-        said = f"picture 0 gives {float(value[0].detach()):.1f} nats, but its rows from {nr_given} on have {float(truth[0]):.1f}"
+        first = f"{float(value[0].detach()):.1f} nats, but its rows from {nr_given} on have {float(truth[0]):.1f}"
+        said = f"picture 0 gives {first}"
         found = next((sentence for sentence, other in known.items() if equals(other)), said)
         return None if equals(truth) else f"{found}."
 

@@ -49,7 +49,9 @@ def test_kernel_mask():
         "entry (1, 2) is 1; it lies right of the centre": all_but_the_centre,
         "the shape is": lambda k, kind: right(k, kind)[: k // 2],
         "entry (0, 0) is 0; it lies in the past": lambda k, kind: torch.tril(torch.ones(k, k), -(kind == "A")),
-        "one of floats": lambda k, kind: right(k, kind).bool(),
+        "the mask is torch.bool": lambda k, kind: right(k, kind).bool(),
+        "make it one of these: .float()": lambda k, kind: right(k, kind).double(),
+        "kernel_size 1: the shape is (1, 1, 1, 1)": lambda k, kind: right(k, kind)[None, None],
         "not ndarray": lambda k, kind: right(k, kind).numpy(),
         "it stopped with KeyError": lambda k, kind: table[k, kind],
     }
@@ -94,11 +96,7 @@ def test_masked_conv2d():
             exercise, (", padding=kernel_size // 2", "")
         ),
         "kernel_size 5, 1 pictures": changed(exercise, ("padding=kernel_size // 2", "padding=1")),
-        "something puts it back": changed(
-            exercise,
-            ("def forward", "def double(self):\n        super().double().mask.data = self.mask.float()\n        "
-             "return self\n\n    def forward"),
-        ),
+        "no gradient reaches `weight`": changed(exercise, ("self.weight *", "self.weight.data *")),
         "pictures of": changed(exercise, ("self.bias, ", "self.bias.abs(), ")),
     }  # fmt: skip
     check_exercise(exercise, nothing, wrong, GIVEN)
@@ -149,6 +147,13 @@ def test_shifted_conv2d(exercise, padding, ours):
         "it needs an attribute called `init_scale`": slip(("        self.init_scale = init_scale\n", "")),
         "`init_scale` should be 0.25 when asked for, not 1.0": slip(("= init_scale\n", "= 1.0\n")),
         "the shape is": slip((padding, "(0, 0, 0, 0)")),
+        "asked for stride 2, `conv` has the stride (1, 1)": slip(
+            (", stride)", ")"), ("init_scale\n", "init_scale\n        self.stride = stride\n"),
+            (PADDED, f"{PADDED}[..., :: self.stride, :: self.stride]"),
+        ),
+        "`padding` is ZeroPad2d": slip(
+            (padding, f"nn.ZeroPad2d({padding})"), (PADDED, "self.conv(self.padding(x))")
+        ),
         "stride 2, 2 pictures of 6x8: the shape is (2, 4, 6, 8)": slip((", stride)", ")")),
         "Its digits say which pixels it adds up": slip((padding, other)),
         "with the kit's weights, ": slip((PADDED, f"self.init_scale * {PADDED}")),
@@ -186,6 +191,11 @@ class DownRightShiftedConv2d(DownShiftedConv2d):
     attempt = in_a_cell(second, namespace)["DownRightShiftedConv2d"]
     assert "Right. Kept as" in said(exercises.down_right_shifted_conv2d.check, attempt)
     assert said(pieces.take, "DownRightShiftedConv2d") == "DownRightShiftedConv2d: yours"
+    for kits in (solutions.DownShiftedConv2d, layers.DownShiftedConv2d):  # what `take` gives who skips the first
+        attempt = in_a_cell(second, namespace | {"DownShiftedConv2d": kits})["DownRightShiftedConv2d"]
+        assert "built on the kit's own DownShiftedConv2d; write yours" in said(
+            exercises.down_right_shifted_conv2d.check, attempt
+        )
 
 
 def test_padding_of():
@@ -218,6 +228,8 @@ def test_receptive_rows():
     }
     check_exercise(exercises.receptive_rows, lambda depth, height: ..., wrong)
     assert said(exercises.receptive_rows.check, lambda d, h: np.float64(1 + d * (h - 1))) == "Right."
+    for depth, height in [(1, 2), (4, 2), (3, 3), (5, 1), (6, 5)]:
+        assert exercises.receptive_rows.answer(depth, height) == measured_rows(depth, height)
 
 
 def gradients(layer, size, x):
@@ -225,6 +237,13 @@ def gradients(layer, size, x):
     for channel in layer(x)[0]:
         for n, out in enumerate(channel.flatten()):
             yield n, torch.autograd.grad(out, x, retain_graph=True)[0].flatten()
+
+
+def measured_rows(depth, height):
+    """The rows from which a gradient arrives."""
+    stack = nn.Sequential(*(layers.DownShiftedConv2d(1, 1, (height, 1)) for _ in range(depth))).double()
+    x = torch.zeros(1, 1, 32, 1, dtype=torch.float64, requires_grad=True)
+    return int((torch.autograd.grad(stack(x)[0, 0, -1, 0], x)[0] != 0).sum())
 
 
 def random(size):
@@ -287,8 +306,19 @@ def test_is_causal():
         found = gradients(layer, size, random(size))
         return not any(gradient[n : n - n % size + size].any() for n, gradient in found)
 
-    def tolerant(layer, size):
-        return not any(gradient[n:].abs().max() > 0.5 for n, gradient in gradients(layer, size, random(size)))
+    def tolerant(layer, size, limit=0.5):
+        return not any(gradient[n:].abs().max() > limit for n, gradient in gradients(layer, size, random(size)))
+
+    def at_one(layer, size):
+        x = torch.ones(1, 1, size, size, dtype=torch.float64, requires_grad=True)
+        return not any(gradient[n:].any() for n, gradient in gradients(layer, size, x))
+
+    def near_pixels(layer, size):
+        found = gradients(layer, size, random(size))
+        return not any(gradient[n : n + size + 1].any() for n, gradient in found)
+
+    def summed_over_the_future(layer, size):
+        return all(gradient[n:].sum() == 0 for n, gradient in gradients(layer, size, random(size)))
 
     right = exercises.is_causal.answer
     wrong = {
@@ -304,11 +334,14 @@ def test_is_causal():
         "rows below are the future too": its_row_alone,
         "a mean over the picture": tolerant,
         "test at the size that is asked for": lambda layer, size: right(layer, 5),
-        "True or False was expected, not float 0.5": lambda layer, size: 0.5,
-        "True or False was expected, not Tensor of shape (3,)": lambda layer, size: torch.ones(3),
-        "True or False was expected, not str": lambda layer, size: "True",
+        "True or False was expected, not 0.5.": lambda layer, size: 0.5,
+        "True or False was expected, not tensor([1., 1., 1.]).": lambda layer, size: torch.ones(3),
+        "True or False was expected, not 'True'.": lambda layer, size: "True",
     }
     check_exercise(exercises.is_causal, lambda layer, size: ..., wrong)
+    assert "use a random x" in said(exercises.is_causal.check, at_one)
+    for attempt in (near_pixels, summed_over_the_future, lambda layer, size: tolerant(layer, size, 0.01)):
+        assert "look at all later pixels, each by itself" in said(exercises.is_causal.check, attempt)
     for kind in (int, np.bool_, torch.tensor, float):
         assert said(exercises.is_causal.check, lambda layer, size, kind=kind: kind(right(layer, size))) == "Right."
 
