@@ -144,7 +144,7 @@ class Dropout(nn.Module):
 
 
 class GatedResidualBlock(nn.Module):
-    """h + a * sigmoid(b), where a and b are the two halves of two causal convolutions of h.
+    """h + a * sigmoid(b), where a and b are the two halves of what two causal convolutions in a row make of h.
 
     Args:
         conv: `DownShiftedConv2d` for the u stream, `DownRightShiftedConv2d` for the ul stream.

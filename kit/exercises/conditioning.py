@@ -3,6 +3,8 @@
 import contextlib
 import copy
 import itertools
+import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +30,9 @@ TABLES = {  # of each site, by their names in `Fusion.maps`
     "blocks": ("bias",),
     "film": ("scale", "shift"),
 }
+
+
+ADDED = [name for site in SITES[:4] for name in TABLES[site]]  # the tables that `Fusion.add` knows
 
 
 def randn(*shape: int) -> Tensor:
@@ -89,25 +94,28 @@ class Film(Exercise):
         return c * (1 + scale[:, :, None, None]) + shift[:, :, None, None]
 
     def problem(self, attempt) -> str | None:
-        c, scale, shift = randn(3, 6, 4, 5), randn(3, 6), randn(3, 6)
-        zero = torch.zeros_like(scale)
-        untouched = attempt(c.clone(), zero, zero)
-        if sentence := blank(untouched) or wrong_shape(untouched, tuple(c.shape)):
-            return sentence
-        if difference(untouched, c):
-            return (
-                "with scale and shift all 0 the features should pass unchanged, but they do not: "
-                "the factor is 1 + scale, so that tables that start at zero do nothing."
-            )
-        s, t = scale[:, :, None, None], shift[:, :, None, None]
-        mistakes = {
-            "the scale has no effect.": c + t,
-            "the shift has no effect.": c * (1 + s),
-            "the shift was scaled too: scale the features first, then add the shift.": (c + t) * (1 + s),
-            "scale and shift have changed places.": c * (1 + t) + s,
-            "every picture got the scale and shift of picture 0.": c * (1 + s[:1]) + t[:1],
-        }
-        return likeliest_mistake(attempt(c.clone(), scale, shift), c * (1 + s) + t, mistakes)
+        for batch, channels in [(3, 6), (2, 8)]:
+            c, scale, shift = randn(batch, channels, 4, 5), randn(batch, channels), randn(batch, channels)
+            zero = torch.zeros_like(scale)
+            untouched = attempt(c.clone(), zero, zero)
+            if sentence := blank(untouched) or wrong_shape(untouched, tuple(c.shape)):
+                return sentence
+            if difference(untouched, c):
+                return (
+                    "with scale and shift all 0 the features should pass unchanged, but they do not: "
+                    "the factor is 1 + scale, so that tables that start at zero do nothing."
+                )
+            s, t = scale[:, :, None, None], shift[:, :, None, None]
+            mistakes = {
+                "the scale has no effect.": c + t,
+                "the shift has no effect.": c * (1 + s),
+                "the shift was scaled too: scale the features first, then add the shift.": (c + t) * (1 + s),
+                "scale and shift have changed places.": c * (1 + t) + s,
+                "every picture got the scale and shift of picture 0.": c * (1 + s[:1]) + t[:1],
+            }
+            if sentence := likeliest_mistake(attempt(c.clone(), scale, shift), c * (1 + s) + t, mistakes):
+                return sentence
+        return None
 
 
 class SiteParameters(Exercise):
@@ -139,10 +147,7 @@ class SiteParameters(Exercise):
         for values in [(4, 1, 3, 2, 8), (7, 2, 5, 3, 12), (nr_classes, 3, nr_filters, nr_mix, 16)]:
             config = ModelConfig(*values, 0.0, SITES)
             for site in SITES:
-                nr_params, nr_blocks = 10 * config.nr_logistic_mix, 12 * config.nr_resnet + 4
-                fusion = KitFusion((site,), *values[:1], config.nr_filters, nr_blocks, nr_params, config.image_size)
-                true = sum(table.numel() for table in fusion.parameters())
-                if sentence := self._wrong_number(attempt(site, config), true, site, config):
+                if sentence := self._wrong_number(attempt(site, config), self.answer(site, config), site, config):
                     return sentence
         return None
 
@@ -211,20 +216,38 @@ def pictures(count: int, size: int) -> Tensor:
     return torch.rand(count, 3, size, size, dtype=torch.float64) * 2 - 1
 
 
+def twins(mine, theirs) -> tuple[Any, Any]:
+    """The reader's module and the kit's with the same weights, none of which is special, in float64 and eval mode."""
+    for weight in theirs.parameters():
+        nn.init.normal_(weight)
+    mine.load_state_dict(theirs.state_dict())
+    return mine.double().eval(), theirs.double().eval()
+
+
+def other_gradient(mine: Tensor, theirs: Tensor, of: dict[str, Tensor]) -> str | None:
+    """The sentence for two outputs that are equal, but whose gradients are not; None if these are equal too."""
+    each = (torch.autograd.grad(out.square().mean(), [*of.values()], materialize_grads=True) for out in (mine, theirs))
+    for name, a, b in zip(of, *each, strict=True):
+        if difference(a, b):
+            return f"the output is right, but not the gradient that {name} gets. Is something detached on the way?"
+    return None
+
+
 def other_parameters(mine: nn.Module, theirs: nn.Module) -> str | None:
     """Where the names and shapes of the parameters differ, so that weights of one do not fit the other."""
     of_mine, of_theirs = (
         {name: tuple(weight.shape) for name, weight in module.state_dict().items()} for module in (mine, theirs)
     )
     has, should = (
-        ", ".join(dict.fromkeys(name.partition(".conv.")[0].removesuffix(".weight") for name in names)) or "nothing"
+        ", ".join(dict.fromkeys(re.sub(r"\.conv\..*|\.weight$|\.bias$", "", name) for name in names)) or "nothing"
         for names in (of_mine, of_theirs)
     )
+    parts = f"there should be {should}, but there is {has}." if has != should else "is it the layer that is asked for?"
     for name in [*of_theirs, *of_mine]:
         if name not in of_mine:
-            return f"there is no parameter {name}; there should be {should}, but there is {has}."
+            return f"there is no parameter {name}; {parts}"
         if name not in of_theirs:
-            return f"the parameter {name} should not be there; there should be {should}, but there is {has}."
+            return f"the parameter {name} should not be there; {parts}"
         if of_mine[name] != of_theirs[name]:
             return f"the parameter {name} has the shape {of_mine[name]}, but it should be {of_theirs[name]}."
     return None
@@ -247,12 +270,7 @@ class GatedResidualBlock(Piece):
 
     @staticmethod
     def _pair(attempt, conv=DownShiftedConv2d, nr_filters=3, nr_skips=0, dropout=0.0):
-        """The reader's block and the kit's with the same weights, none of which is special."""
-        mine, theirs = (make(conv, nr_filters, nr_skips, dropout).double().eval() for make in (attempt, KitBlock))
-        for weight in theirs.parameters():
-            nn.init.normal_(weight)
-        mine.load_state_dict(theirs.state_dict())
-        return mine, theirs
+        return twins(*(make(conv, nr_filters, nr_skips, dropout) for make in (attempt, KitBlock)))
 
     def parts(self, attempt) -> str | None:
         for conv, nr_skips in itertools.product((DownShiftedConv2d, DownRightShiftedConv2d), (0, 1, 2)):
@@ -281,7 +299,7 @@ class GatedResidualBlock(Piece):
             (0.0, 2.0, None, 0.0),
             (2.0, 0.0, None, 1.0),
             (2.0, 0.0, (None, torch.tensor([[4.0, 4.0, 0.0, 0.0]]).double()), 3.0),
-            (2.0, 0.0, (torch.ones(1, 4).double(), torch.zeros(1, 4).double()), 2.0),
+            (2.0, 0.0, (torch.full((1, 4), 2.0).double(), torch.zeros(1, 4).double()), 3.0),
         ]:
             with torch.no_grad():
                 block.conv_out.conv.parametrizations.weight.original0.zero_()
@@ -295,10 +313,14 @@ class GatedResidualBlock(Piece):
             mistakes = {
                 "h was not added: the block is residual, it returns h + a * sigmoid(b).": h * 0 + change,
                 "the halves are swapped: a is the first half, the sigmoid belongs on the second.": (
-                    h + b * torch.sigmoid(torch.tensor(a))
+                    h + b / (1 + math.exp(-a))
                 ),
                 "the modulation does not act on a and b; it belongs right after conv_out, before the gate.": h + a / 2,
             }
+            if modulation is None:
+                mistakes["a went through a tanh: van den Oord et al. 2016 do that, PixelCNN++ leaves a as it is."] = (
+                    h + math.tanh(a) * change / (a or 1)
+                )
             if sentence := likeliest_mistake(out, h + change, mistakes):
                 where = f"conv_out made to return a = {a:g} and b = {b:g} everywhere{told}: h + {change:g} is expected"
                 return f"{where}; {sentence}"
@@ -336,23 +358,29 @@ class GatedResidualBlock(Piece):
         return found
 
     def dropped(self, attempt) -> str | None:
-        block, seen = self._pair(attempt, nr_filters=32, dropout=0.5)[0], []
-        block.conv_out.register_forward_pre_hook(lambda _layer, given: seen.append(given[0]))
-        h = randn(2, 32, 6, 6)
-        block.eval()(h), block.train()(h)
-        if len(seen) != 2:
-            return f"conv_out was called {len(seen) / 2:g} times in one pass; call it once, as self.conv_out(...)."
-        whole, factor = seen[0], seen[1] / seen[0]
-        share = float((factor == 0).double().mean())
-        if (whole == 0).any() or share == 0:
-            where = "in eval mode too" if share else "anywhere"
-            return f"with dropout = 0.5 {'numbers are dropped ' if share else 'nothing is dropped '}{where}."
-        kept = factor[factor != 0]
-        if abs(share - 0.5) > 0.1 or difference(kept, torch.full_like(kept, 2.0)):
-            return (
-                f"with dropout = 0.5, in training, half of conv_out's inputs should be 0 and the others twice what "
-                f"they are in eval mode; {share:.0%} are 0. Is dropout right before conv_out, with this probability?"
-            )
+        for p in (0.25, 0.5):
+            block = self._pair(attempt, nr_filters=32, dropout=p)[0]
+            seen: list[Tensor] = []
+            block.conv_out.register_forward_pre_hook(lambda _layer, given, seen=seen: seen.append(given[0]))
+            h = randn(2, 32, 6, 6)
+            block.eval()(h), block.train()(h)
+            if len(seen) != 2:
+                return f"conv_out was called {len(seen) / 2:g} times in one pass; call it once, as self.conv_out(...)."
+            if (seen[0] == 0).any():
+                return f"with dropout = {p} numbers are dropped in eval mode too."
+            factor = seen[1] / seen[0]  # of each of conv_out's inputs: what training makes of it
+            share, kept = float((factor == 0).double().mean()), factor[factor != 0]
+            right = torch.full_like(kept, 1 / (1 - p))
+            rule = f"{p:.0%} should be 0 and the others {1 / (1 - p):.3g} times what they are in eval mode"
+            told = f"with dropout = {p}, in training, of what conv_out reads {rule}"
+            if not difference(factor, torch.ones_like(factor)):
+                return f"{told}; none is changed. Dropout belongs right before conv_out."
+            if difference(kept, kept.mean().expand_as(kept)):
+                return f"{told}; not all have one factor. Is something earlier dropped?"
+            if abs(share - p) > 0.1 or difference(kept, right):
+                return f"{told}; {share:.0%} are 0. Is that the given probability?"
+            if (factor == 0).flatten(2).all(dim=2).any():
+                return "whole channels are 0; dropout decides for each number on its own."
         return None
 
     def causal(self, attempt) -> str | None:
@@ -372,11 +400,16 @@ class GatedResidualBlock(Piece):
         for conv, nr_skips in itertools.product((DownShiftedConv2d, DownRightShiftedConv2d), (0, 1, 2)):
             nr_filters, batch, height, width = (int(n) for n in torch.randint(2, 6, (4,)))
             mine, kit = self._pair(attempt, conv, nr_filters, nr_skips, 0.5)
-            h, shift = randn(batch, nr_filters, height, width), randn(batch, 2 * nr_filters)
-            skip = randn(batch, nr_skips * nr_filters, height, width) if nr_skips else None
+            h, shift = randn(batch, nr_filters, height, width).requires_grad_(), randn(batch, 2 * nr_filters)
+            skip = randn(batch, nr_skips * nr_filters, height, width).requires_grad_() if nr_skips else None
             for told in (None, (None, shift), (randn(batch, 2 * nr_filters), shift)):
-                if sentence := difference(mine(h, skip, told), kit(h, skip, told)):
-                    return f"{nr_filters} filters, nr_skips = {nr_skips}, modulation {told is not None}: {sentence}"
+                outs, of = (
+                    (mine(h, skip, told), kit(h, skip, told)),
+                    {"h": h} | ({} if skip is None else {"skip": skip}),
+                )
+                if sentence := difference(*outs) or other_gradient(*outs, of):
+                    given = "without a modulation" if told is None else "with a modulation"
+                    return f"{nr_filters} filters, nr_skips = {nr_skips}, {given}: {sentence}"
         return None
 
     steps = {
@@ -407,11 +440,7 @@ class Fusion(Piece):
 
     @classmethod
     def _pair(cls, attempt, sites: tuple[str, ...], sizes: tuple[int, ...] = SIZES):
-        mine, theirs = (make(sites, *sizes).double() for make in (attempt, KitFusion))
-        for table in theirs.parameters():
-            nn.init.normal_(table)
-        mine.load_state_dict(theirs.state_dict())
-        return mine, theirs
+        return twins(*(make(sites, *sizes) for make in (attempt, KitFusion)))
 
     def tables(self, attempt) -> str | None:
         for sites in ((), *((site,) for site in SITES), SITES):
@@ -425,11 +454,16 @@ class Fusion(Piece):
                     return f"table {name} is not an nn.Embedding whose weight is all zero."
         return None
 
+    @staticmethod
+    def _features(fusion, batch: int, size: int) -> dict[str, Tensor]:
+        """Something to which `add` can add a row of each of its tables, by the table's name."""
+        channels = {name: table.embedding_dim for name, table in fusion.maps.items() if name in ADDED}
+        return {name: randn(batch, 3 if name == "x" else count, size, size) for name, count in channels.items()}
+
     def adds(self, attempt) -> str | None:
         fusion, kit = self._pair(attempt, SITES)
         y = torch.tensor([2, 0, 2, 1])
-        for where, channels in [("u0", 2), ("ul0", 2), ("u_middle", 2), ("ul_middle", 2), ("params", 10), ("x", 3)]:
-            h = randn(4, channels, 4, 4)
+        for where, h in self._features(kit, 4, 4).items():
             given, rows = h.clone(), kit.maps[where](y)
             out = fusion.add(where, given, y)
             if difference(given, h):
@@ -460,45 +494,46 @@ class Fusion(Piece):
     def modulates(self, attempt) -> str | None:
         y = torch.tensor([2, 0, 2, 1])
         for sites in (("early", "late"), ("blocks",), ("film",), ("blocks", "film")):
-            fusion, kit = self._pair(attempt, sites)
-            told, expected = fusion.modulations(y), kit.modulations(y)
-            if blank(told):
-                return f"sites {sites}: modulations(y) returned nothing."
-            if not isinstance(told, list | tuple) or len(told) != len(expected):
-                return (
-                    f"sites {sites}: modulations(y) must be a list of {len(expected)}, an entry for each gated block."
-                )
-            for n, (mine, theirs) in enumerate(zip(told, expected, strict=True)):
-                if sentence := self._wrong_entry(mine, theirs, expected):
-                    return f"sites {sites}, entry {n} of modulations(y): {sentence}"
+            mine, kit = self._pair(attempt, sites)
+            if sentence := self._wrong_modulations(mine, kit, y):
+                return f"sites {sites}{sentence}"
         return None
 
     @staticmethod
-    def _wrong_entry(mine, theirs, expected: list) -> str | None:
-        if theirs is None:
-            return None if mine is None else "it should be None, since neither blocks nor film is chosen."
-        if not isinstance(mine, list | tuple) or len(mine) != 2:
-            return "it should be a pair (scale or None, shift)."
-        for part, a, b, others in zip(("scale", "shift"), mine, theirs, zip(*expected, strict=True), strict=True):
-            if (a is None) != (b is None):
-                return f"the {part} should {'be None' if b is None else 'be there, but it is None'}."
-            if b is not None:
+    def _wrong_modulations(fusion, kit: KitFusion, y: Tensor) -> str | None:
+        told, expected = fusion.modulations(y), kit.modulations(y)
+        if blank(told):
+            return ": modulations(y) returned nothing."
+        if not isinstance(told, list | tuple) or len(told) != len(expected):
+            return f": modulations(y) must be a list of {len(expected)}, an entry for each gated block."
+        for n, (mine, theirs) in enumerate(zip(told, expected, strict=True)):
+            where = f", entry {n} of modulations(y)"
+            if theirs is None and mine is not None:
+                return f"{where}: it should be None, since neither blocks nor film is chosen."
+            if theirs is None:
+                continue
+            if not isinstance(mine, list | tuple) or len(mine) != 2:
+                return f"{where}: it should be a pair (scale or None, shift)."
+            for part, a, b, others in zip(("scale", "shift"), mine, theirs, zip(*expected, strict=True), strict=True):
+                if (a is None) != (b is None):
+                    return f"{where}: the {part} should {'be None' if b is None else 'be there, but it is None'}."
+                if b is None:
+                    continue
                 mistakes = {
-                    f"it is that of block {m}; block n has the n-th piece of 2F numbers.": t
-                    for m, t in enumerate(others)
+                    f"it is that of block {m}; block n has the n-th piece of 2F numbers.": other
+                    for m, other in enumerate(others)
                 }
+                if part == "scale":
+                    mistakes["give the row itself; modulate adds the 1."] = 1 + b
                 if sentence := likeliest_mistake(a, b, mistakes):
-                    return f"the {part}: {sentence}"
+                    return f"{where}: the {part}: {sentence}"
         return None
 
     def learns(self, attempt) -> str | None:
         fusion, kit = self._pair(attempt, SITES)
         y = torch.tensor([2, 0, 2])
         for each in (fusion, kit):
-            sums = [
-                each.add(name, randn(3, 3, 4, 4) if name == "x" else randn(3, len(kit.maps[name].weight[0]), 4, 4), y)
-                for name in list(kit.maps)[:6]
-            ]
+            sums = [each.add(where, h, y) for where, h in self._features(kit, 3, 4).items()]
             sums += [part for pair in each.modulations(y) for part in pair]
             sum(part.sum() for part in sums).backward()
         for name, table in kit.maps.items():
@@ -509,16 +544,14 @@ class Fusion(Piece):
 
     def equal(self, attempt) -> str | None:
         for sites in (*PRESETS.values(), ("early", "film"), ("middle", "blocks")):
-            numbers = torch.randint(2, 7, (4,)).tolist()
-            mine, kit = self._pair(attempt, sites, (*numbers[:3], 10, 4 * numbers[3]))
-            y = torch.randint(numbers[0], (5,))
-            for name, channels in [("x", 3), ("u0", numbers[1]), ("ul_middle", numbers[1]), ("params", 10)]:
-                h = randn(5, channels, 4 * numbers[3], 4 * numbers[3])
-                if sentence := difference(mine.add(name, h, y), kit.add(name, h, y)):
-                    return f"sites {sites}, add({name!r}, h, y): {sentence}"
-            for n, (a, b) in enumerate(zip(mine.modulations(y), kit.modulations(y), strict=True)):
-                if sentence := self._wrong_entry(a, b, [(None, None)]):
-                    return f"sites {sites}, entry {n} of modulations(y): {sentence}"
+            nr_classes, nr_filters, nr_blocks, size = torch.randint(3, 7, (4,)).tolist()
+            mine, kit = self._pair(attempt, sites, (nr_classes, nr_filters, nr_blocks, 10, size))
+            y = torch.randint(nr_classes, (5,))
+            for where, h in self._features(kit, 5, size).items():
+                if sentence := difference(mine.add(where, h, y), kit.add(where, h, y)):
+                    return f"sites {sites}, add({where!r}, h, y): {sentence}"
+            if sentence := self._wrong_modulations(mine, kit, y):
+                return f"sites {sites}{sentence}"
         return None
 
     steps = {
@@ -581,7 +614,8 @@ class NetworkForward(Piece):
                 out = attempt(network, x, torch.tensor([0, 2]))
             except (RuntimeError, IndexError, StopIteration) as error:  # a mistake on the way shows late, as a size
                 where = self.order_and_skips(attempt)
-                return f"it stopped with {type(error).__name__}: {error}.{f' Before that, {where}' if where else ''}"
+                stopped = f"it stopped with {type(error).__name__}: {str(error).rstrip('.')}."
+                return f"{stopped} Before that, {where}" if where else stopped
             if sentence := blank(out) or wrong_shape(out, (2, 10 * nr_mix, size, size)):
                 return f"two pictures of {size}x{size}, K = {nr_mix}: {sentence}"
             if not torch.equal(x, before):
@@ -649,7 +683,7 @@ class NetworkForward(Piece):
             if expected is not None and (sentence := difference(skip, expected)):
                 back = [c for c in right if c["name"].startswith("up_blocks")]
                 given = [c["name"] for c in back if difference(skip, c["skip"]) is None]
-                whose = f"that of {given[0]}. The last made is the first used." if given else f"another. {sentence}"
+                whose = f"that of {given[0]}. The last made is the first used." if given else f"another: {sentence}"
                 return f"{name} should be given its own skip, but it was given {whose}"
             if sentence := difference(mine[n]["h"], call["h"]):
                 return f"{name} reads other features than it should: {sentence}"
@@ -666,9 +700,43 @@ class NetworkForward(Piece):
             if difference(shift, told[n][1]):
                 given = [m for m, (_, other) in enumerate(told) if difference(shift, other) is None]
                 which = f"entry {given[0]}" if given else "something else"
-                return f"{call['name']}, gated block number {n}, was given {which} of self.fusion.modulations(y)."
+                return (
+                    f"{call['name']} should be given entry {n} of self.fusion.modulations(y), but it was given {which}."
+                )
             if difference(call["modulation"][0], told[n][0]):
                 return f"{call['name']} was given another scale than entry {n} of self.fusion.modulations(y)."
+        return None
+
+    def head(self, attempt) -> str | None:
+        network, x, y = self._network(), pictures(2, 8), torch.tensor([0, 1])
+        ends: list[Tensor] = []
+        note = network.up_blocks[0][-1].register_forward_hook(lambda _pair, _given, out: ends.extend(out))  # type: ignore
+        expected = solutions.network_forward(network, x, y)
+        note.remove()
+        u, ul = ends
+        mistakes = {
+            "it reads ul without the ELU.": ul,
+            "it reads the ELU of u; ul is the stream that knows all earlier pixels.": F.elu(u),
+            "it reads u as well as ul.": F.elu(u + ul),
+        }
+        outputs = {f"head: {text}": network.head(features) for text, features in mistakes.items()}
+        if sentence := likeliest_mistake(attempt(network, x, y), expected, outputs):
+            return sentence
+        network, seen = self._network("report").float(), []
+        network.head.register_forward_pre_hook(lambda _layer, given: seen.append(given[0].dtype))
+        network.head.register_forward_hook(lambda _layer, _given, out: seen.append(out.dtype))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            try:
+                seen.append(attempt(network, pictures(1, 8).float(), torch.tensor([0])).dtype)
+            except RuntimeError:  # head cannot read what it is given
+                if torch.bfloat16 not in seen:
+                    raise
+        wrong = [dtype for dtype in seen if dtype != torch.float32]
+        if wrong:
+            return (
+                f"with x in float32, head must read and return float32 under autocast too, but it meets {wrong[0]}: "
+                "switch autocast off there, and give head ul in x's precision."
+            )
         return None
 
     def sites(self, attempt) -> str | None:
@@ -686,16 +754,6 @@ class NetworkForward(Piece):
                 return f"where the tables of the site {site} alone are not zero: {sentence}"
         return None
 
-    def precision(self, attempt) -> str | None:
-        network, seen = self._network("report").float(), []
-        network.head.register_forward_hook(lambda _layer, given, out: seen.extend([given[0].dtype, out.dtype]))
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            out = attempt(network, pictures(1, 8).float(), torch.tensor([0]))
-        wrong = [dtype for dtype in (*seen, out.dtype) if dtype != torch.float32]
-        if wrong:
-            return f"under autocast the head must still work in float32, but it meets {wrong[0]}; switch it off there."
-        return None
-
     def equal(self, attempt) -> str | None:
         for fusion, sizes in [
             ("none", {}),
@@ -705,7 +763,8 @@ class NetworkForward(Piece):
         ]:
             network = self._network(fusion, **sizes)
             x, y = pictures(2, network.config.image_size), torch.randint(network.config.num_classes, (2,))
-            if sentence := difference(attempt(network, x, y), solutions.network_forward(network, x, y)):
+            outs = attempt(network, x, y), solutions.network_forward(network, x, y)
+            if sentence := difference(*outs) or other_gradient(*outs, dict(network.named_parameters())):
                 return f"fusion {fusion!r}, {network.config}: {sentence}"
         return None
 
@@ -716,8 +775,8 @@ class NetworkForward(Piece):
         "the first features are right": first_features,
         "all gated blocks are called in order, each with its skip": order_and_skips,
         "each gated block has its own modulation": modulations,
+        "the head reads ELU(ul), in float32": head,
         "the class enters at all six sites": sites,
-        "the head works in float32": precision,
         "it equals the kit's in float64, for several networks": equal,
     }
 

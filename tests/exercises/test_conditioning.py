@@ -13,7 +13,7 @@ from kit.exercises import solutions
 from utils import fusion, layers, model, sampling
 
 ALL = [value for value in vars(exercises).values() if isinstance(value, exercises.Exercise)]
-NAMES = ("concat_elu", "modulate", "PointwiseConv2d", "Dropout", "DownShiftedConv2d")
+NAMES = ("Modulation", "concat_elu", "modulate", "PointwiseConv2d", "Dropout", "DownShiftedConv2d")
 GIVEN = {name: getattr(layers, name) for name in NAMES}
 GIVEN |= {name: getattr(model, name) for name in ("down_shift", "right_shift", "NR_SCALES")}
 
@@ -65,6 +65,7 @@ def test_film():
         "the shift was scaled too": lambda c, scale, shift: (c + spread(shift)) * (1 + spread(scale)),
         "changed places": lambda c, scale, shift: c * (1 + spread(shift)) + spread(scale),
         "every picture got": lambda c, scale, shift: c * (1 + spread(scale[:1])) + spread(shift[:1]),
+        "is invalid for input of size 16": lambda c, scale, shift: c * (1 + scale.view(3, 6, 1, 1)) + spread(shift),
         "it stopped with RuntimeError": lambda c, scale, shift: c * (1 + scale) + shift,
         "but it should be": lambda c, scale, shift: c,
     }
@@ -160,13 +161,27 @@ def test_gated_residual_block():
             (last, last.replace("concat_elu(c)", "modulate(concat_elu(c), modulation)")),
             (chunk, "a, b = c.chunk(2, dim=1)"),
         ),
-        "nothing is dropped anywhere": but(("self.dropout(concat_elu(c))", "concat_elu(c)")),
+        "none is changed. Dropout belongs right before conv_out": but(
+            (last, "self.dropout(self.conv_out(concat_elu(c)))")
+        ),
         "numbers are dropped in eval mode too": but(
             ("self.dropout(concat_elu(c))", "F.dropout(concat_elu(c), self.dropout.p)")
         ),
-        "half of conv_out's inputs": but(("self.dropout(concat_elu(c))", "concat_elu(self.dropout(c))")),
-        "are 0. Is dropout right before": but((dropout, "self.dropout = Dropout(0.25)")),
+        "not all have one factor": but(("self.dropout(concat_elu(c))", "concat_elu(self.dropout(c))")),
+        "of what conv_out reads 50%": but((dropout, "self.dropout = Dropout(0.25)")),
+        "of what conv_out reads 25%": but((dropout, "self.dropout = Dropout(0.5)")),
+        "Is that the given probability": but((dropout, "self.dropout = Dropout(1 - dropout)")),
+        "whole channels are 0": but((dropout, "self.dropout = nn.Dropout2d(dropout)")),
+        "a went through a tanh": but((out, out.replace("+ a", "+ torch.tanh(a)"))),
+        "is it the layer that is asked for": but(
+            (
+                "PointwiseConv2d(2 * nr_skips * nr_filters, nr_filters)",
+                "nn.Conv2d(2 * nr_skips * nr_filters, nr_filters, 1)",
+            )
+        ),
         "conv_out was called 2 times": but((last, f"{last}; self.conv_out(concat_elu(self.conv_in(concat_elu(h))))")),
+        "not the gradient that h gets": but((out, "return h.detach() + a * torch.sigmoid(b)")),
+        "not the gradient that skip gets": but((skip, "c = c + self.skip(concat_elu(skip.detach()))")),
         "output (0, 0) sees": but((out, f"{out} + 1e-20 * (h.mean() - h.mean().detach())")),
     }
     check_exercise(exercise, GatedResidualBlock, wrong, GIVEN)
@@ -204,20 +219,23 @@ def test_fusion():
         "it adds nothing": but((f"h + {e}", "h")),
         "the row of picture 0's label": but(("[where](y)", "[where](y[:1].expand(len(y)))")),
         "a row is read as (height, width, 3)": but(
-            ("e.view(h.shape)", "e.view(-1, *h.shape[2:], 3).permute(0, 3, 1, 2)")
+            ("e.view(len(y), 3, h.shape[-2], h.shape[-1])", "e.view(-1, *h.shape[2:], 3).permute(0, 3, 1, 2)")
         ),
         "changed h itself": but((f"return h + {e}", f"return h.add_({e})")),
         "add('params', h, y)": but((f"return h + {e}", f"return h + (0 if where == 'params' else {e})")),
         "KeyError": but(("if where not in self.maps", "if False")),
         "keep the precision of h": but((".to(h.dtype)", "")),
-        "must be a list of 4": but(("range(self.nr_blocks)", "range(self.nr_blocks - 1)")),
-        "it should be None, since": but((" if shifts else None", "")),
-        "modulations(y) returned nothing": but(("return found", "pass")),
-        "it should be a pair": but(("(scale, sum(shifts))", "sum(shifts)")),
-        "the scale should be None": but(("else None\n", "else torch.zeros(len(y), 4)\n")),
-        "it is that of block 3": but(("[name][n]", "[name][-1 - n]")),
-        "entry 0 of modulations(y): the shift": but(("sum(shifts)", "shifts[0]")),
-        "the table bias": but(("self.maps[name](y).chunk", "self.maps[name].weight.data[y].chunk")),
+        "must be a list of 4": but(("scales, shifts, strict=True", "scales, shifts[1:]")),
+        "it should be None, since": but(("return [None]", "return [(None, None)]")),
+        "modulations(y) returned nothing": but(("return list(", "list(")),
+        "it should be a pair": but(("list(zip(scales, shifts, strict=True))", "shifts")),
+        "the scale should be None": but(("[None] * self.nr_blocks)\n", "[torch.zeros(len(y), 4)] * self.nr_blocks)\n")),
+        "give the row itself; modulate adds the 1": but(
+            ("list(zip(scales", "list(zip([s if s is None else 1 + s for s in scales]")
+        ),
+        "it is that of block 3": but(("scales, shifts", "scales, shifts[::-1]")),
+        "entry 0 of modulations(y): the shift": but(("sum(parts)", "parts[0]")),
+        "the table bias": but(("self.maps[name](y)", "self.maps[name].weight.data[y]")),
         "the table x": but(("self.maps[where](y)", "self.maps[where].weight.data[y]")),
     }
     check_exercise(exercise, Fusion, wrong, GIVEN)
@@ -262,12 +280,18 @@ def test_network_forward():
             ("in self.down_blocks[scale]", "in self.down_blocks[scale][:1]")
         ),
         "was given no modulation": but((down, "None, None, None, None")),
-        "was given entry 1 of": but((down, "None, None, *[next(modulations), next(modulations)][::-1]")),
+        "should be given entry 0 of self.fusion.modulations(y), but it was given entry 1": but(
+            (down, "None, None, *[next(modulations), next(modulations)][::-1]")
+        ),
         "site early alone are not zero: the class has no effect": but(('self.fusion.add("x", x, y)', "x")),
         "the site upstream alone": but(('self.fusion.add("ul0", ul, y)', "ul")),
         "the site middle alone": but(('self.fusion.add("ul_middle", ul, y)', 'self.fusion.add("u_middle", ul, y)')),
         "the site late alone": but(('self.fusion.add("params", params, y)', "params")),
         "it meets torch.bfloat16": but(("autocast(x.device.type, enabled=False)", "enable_grad()")),
+        "give head ul in x's precision": but((".to(x.dtype)", "")),
+        "it reads ul without the ELU": but(("F.elu(ul)", "ul")),
+        "it reads u as well as ul": but(("F.elu(ul)", "F.elu(u + ul)")),
+        "but not the gradient that": but(('["u"](u), self.up_convs', '["u"](u.detach()), self.up_convs')),
         "other features than it should": but(
             (first + "\n    u, ul =", "u, ul = (skips.pop()[0], ul * 2)\n    u, ul =")
         ),
