@@ -81,6 +81,7 @@ def execute(notebook: nbformat.NotebookNode, folder: Path = FOLDER, timeout: int
     """Runs every cell in a new kernel, in `folder`, each for `timeout` seconds at most; stops at the first error."""
     NotebookClient(
         notebook, timeout=timeout, kernel_name="python3", store_widget_state=False, record_timing=False,
+        coalesce_streams=True,
         extra_arguments=["--IPKernelApp.log_level=40"],  # errors only: each start would warn of a connection by TCP
         resources={"metadata": {"path": str(folder)}},
     ).execute()  # fmt: skip
