@@ -34,6 +34,8 @@ class StandIn(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         self.calls.append((x, y, self.training))
+        if self.training:
+            torch.rand(())  # as dropout does: an order that hangs on PyTorch's own generator is found out
         return self.conv(x) + self.label(y)[:, :, None, None]
 
 
@@ -72,6 +74,11 @@ def close(a, b, tolerance: float = 1e-9) -> bool:
     """Whether two numbers, or tensors, or lists of numbers are the same but for rounding."""
     a, b = (torch.as_tensor(each, dtype=torch.float64) for each in (a, b))
     return torch.allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+def reason(typical: dict, value: float, tolerance: float = 1e-9) -> str:
+    """The mistake that leads to this value, after a colon; nothing if none of the typical ones does."""
+    return next((f": {text}" for known, text in typical.items() if close(known, value, tolerance)), "")
 
 
 class NumberOfSteps(Exercise):
@@ -132,7 +139,7 @@ class MeanOfBatches(Exercise):
                 total / len(losses): "you divided by the number of batches, not of pictures",
                 total / (len(sizes) * sizes[0]): "you divided as if every batch were full",
             }
-            why = next((": " + text for value, text in typical.items() if close(float(mean), value, 1e-5)), "")
+            why = reason(typical, float(mean), 1e-5)
             rounded = [round(loss, 3) for loss in losses]
             return f"losses {rounded} of batches of {sizes} have the mean {expected:.4g}, not {float(mean):.4g}{why}."
         return None
@@ -158,13 +165,16 @@ class TrainStep(Piece):
     def _stand_in(count: int, size: int, lr: float) -> tuple:
         model = StandIn()
         labels = torch.arange(count) % 3  # whoever ignores them is found out
-        return model, pictures(count, size), labels, torch.optim.SGD(model.parameters(), lr)
+        groups = [{"params": [weight]} for weight in model.parameters()]
+        return model, pictures(count, size), labels, torch.optim.SGD(groups, lr)
 
     def number(self, attempt) -> str | None:
         model, x, y, optimizer = self._stand_in(3, 4, 0.1)
         bits = attempt(model, x, y, optimizer)
         if isinstance(bits, float):
             return "it is a Python float: .item() makes a GPU wait at every step; return the tensor, loss.detach()."
+        if model.calls and not model.calls[-1][2]:
+            return "the network is in evaluation mode, in which dropout is off; leave its mode to whoever calls you."
         if isinstance(bits, Tensor) and bits.shape == (3,):
             return "there is one number for each picture; take the mean over the batch."
         if sentence := blank(bits) or wrong_shape(bits, ()):
@@ -186,22 +196,26 @@ class TrainStep(Piece):
                 3 * n * size**2: "this is per picture; divide by its 3 S S colour values",
                 3 * n * size**2 * math.log(2): "these are the nats of a picture; bits_per_dim turns them into bits",
             }
-            why = next((f": {text}" for number, text in typical.items() if close(bits, number)), "")
+            for other in {count, 3, 16, 32} - {size}:
+                typical[n * (size / other) ** 2] = f"bits_per_dim was given {other}, but the pictures' height is {size}"
             with torch.no_grad():
                 after = mixture.bits_per_dim(-mixture.log_prob(model(x, x), x), size).mean()
             if not close(bits, n, 1e-6):  # a 32-bit number will do
-                return f"{given}{': this is the value after the step' if close(bits, after) else why}."
+                return f"{given}{reason(typical | {float(after): 'this is the value after the step'}, bits)}."
         return None
 
     def descent(self, attempt) -> str | None:
-        for count in (4, int(torch.randint(2, 7, ()))):
-            model, x, y, optimizer = self._stand_in(count, 4, 0.1)
+        for count, lr in ((4, 0.1), (int(torch.randint(2, 7, ())), 0.03)):
+            model, x, y, optimizer = self._stand_in(count, 4, lr)
             before, gradient = weights(model), gradient_of(model, x, y)
             attempt(model, x, y, optimizer)
             if close(weights(model), before):
-                return "the weights are as they were; optimizer.step() moves them, after backward()."
-            factor = float((before - weights(model)) @ gradient / (0.1 * gradient @ gradient))
-            if not close(weights(model), before - 0.1 * factor * gradient):
+                return (
+                    "the weights are as they were; optimizer.step() moves them, after backward(), with no zero_grad() "
+                    "and no clipping to 0 in between."
+                )
+            factor = float((before - weights(model)) @ gradient / (lr * gradient @ gradient))
+            if not close(weights(model), before - lr * factor * gradient):
                 return "the weights do not move along the gradient of the batch's bits per dimension."
             if not close(factor, 1):
                 typical = {
@@ -209,13 +223,11 @@ class TrainStep(Piece):
                     count: "the gradient is that of the sum over the batch, not the mean",
                 }
                 typical[3 * 16 * math.log(2)] = "the gradient is that of nats per picture, not of bits per dimension"
-                why = next(
-                    (text for value, text in typical.items() if close(factor, value)), "look at what you minimise"
-                )
-                return f"a step goes {factor:.4g} times as far as the gradient of the bits per dimension says: {why}."
+                why = reason(typical, factor) or ": look at what you minimise, and let the optimiser step"
+                return f"a step goes {factor:.4g} times as far as the gradient of the bits per dimension says{why}."
             between, gradient = weights(model), gradient_of(model, x, y)
             attempt(model, x, y, optimizer)
-            if not close(weights(model), between - 0.1 * gradient):
+            if not close(weights(model), between - lr * gradient):
                 return "the second step is wrong: the gradient of the first one is still in it; zero_grad() forgets it."
         return None
 
@@ -291,60 +303,52 @@ class LearningRate(Piece):
         error = abs(float(rate) - expected) / config.lr
         if error > 1e-6:
             return f"{where} the rate is {float(rate):.6g}, but it should be {expected:.6g}: {why}."
-        if error > 1e-9 and "kit" in why:  # those that were worked out by hand have 7 digits
+        if error > 1e-9:
             return f"{where} the rate has 6 right digits only: if it is a 32-bit number, use Python's floats."
         return None
 
-    def warm_up(self, attempt) -> str | None:
-        cases = [
-            (0, 4, 0.5, "the warm-up begins at 1 / warmup, so that the first step already learns"),
-            (1, 4, 1.0, "it rises evenly: 1/4, 2/4, 3/4, 1"),
-            (3, 4, 2.0, "at step warmup - 1 the full rate is reached"),
-            (9, 4, 2.0, "a warm-up that is over multiplies by 1"),
-            (0, 0, 2.0, "without warm-up the first step has the full rate"),
-        ]
-        for step, warmup, expected, why in cases:
-            fields = {"schedule": "step", "lr": 2.0, "lr_decay": 1.0, "warmup": warmup, "epochs": 5}
-            if sentence := self._wrong(attempt, step, 10, expected, why, fields):
+    def _cases(self, attempt, steps_per_epoch: int, cases: list[tuple], **fields) -> str | None:
+        """A case: the step, what of the settings is special to it, the rate that was worked out by hand, and why."""
+        for step, special, expected, why in cases:
+            settings = fields | special | {"epochs": 5}
+            if sentence := self._wrong(attempt, step, steps_per_epoch, expected, why, settings):
                 return sentence
         return None
+
+    def warm_up(self, attempt) -> str | None:
+        cases: list[tuple] = [
+            (0, {}, 0.5, "the warm-up begins at 1 / warmup, so that the first step already learns"),
+            (1, {}, 1.0, "it rises evenly: 1/4, 2/4, 3/4, 1"),
+            (3, {}, 2.0, "at step warmup - 1 the full rate is reached"),
+            (9, {}, 2.0, "a warm-up that is over multiplies by 1"),
+            (0, {"warmup": 0}, 2.0, "without warm-up the first step has the full rate"),
+        ]
+        return self._cases(attempt, 10, cases, schedule="step", lr=2.0, lr_decay=1.0, warmup=4)
 
     def by_epochs(self, attempt) -> str | None:
-        cases = [
-            (9, 0.5, "the first epoch has the full rate; it falls after each epoch, not at each step"),
-            (10, 0.1, "the second epoch has lr_decay times the first one's rate"),
-            (35, 0.004, "after three epochs lr_decay has been multiplied in three times"),
+        cases: list[tuple] = [
+            (9, {}, 0.5, "the first epoch has the full rate; it falls after each epoch, not at each step"),
+            (10, {}, 0.1, "the second epoch has lr_decay times the first one's rate"),
+            (35, {}, 0.004, "after three epochs lr_decay has been multiplied in three times"),
         ]
-        for step, expected, why in cases:
-            fields = {"schedule": "step", "lr": 0.5, "lr_decay": 0.2, "warmup": 0, "epochs": 5}
-            if sentence := self._wrong(attempt, step, 10, expected, why, fields):
-                return sentence
-        return None
+        return self._cases(attempt, 10, cases, schedule="step", lr=0.5, lr_decay=0.2, warmup=0)
 
     def cosine(self, attempt) -> str | None:
-        # by hand: cos(pi/4) = 0.70711, cos(pi/2) = 0, cos(3 pi/4) = -0.70711, cos(4 pi/100) = 0.99211
-        cases = [
-            (50, 10, 1.0, 0.5, "half-way the cosine itself is 0"),
-            (25, 10, 1.0, 0.8535534, "the cosine counts from step 0, not from the end of the warm-up"),
-            (75, 10, 0.004, 0.00058578644, "it reaches 0 at step epochs * steps_per_epoch, the end of the run"),
-            (4, 10, 1.0, 0.4980287, "half of the warm-up times a cosine that has hardly begun to fall"),
-            (0, 0, 1.0, 1.0, "without warm-up the first step has the full rate"),
+        during = (1 + math.cos(math.pi / 5)) / 2 * 21 / 40
+        cases: list[tuple] = [
+            (25, {}, (1 + math.sqrt(1 / 2)) / 2, "after a quarter of the run the angle is pi / 4"),
+            (50, {}, 1 / 2, "half-way the angle is pi / 2, and its cosine 0"),
+            (75, {}, (1 - math.sqrt(1 / 2)) / 2, "the angle is pi at step epochs * steps_per_epoch"),
+            (50, {"warmup": 10}, 1 / 2, "the cosine counts from step 0, not from the end of the warm-up"),
+            (20, {"warmup": 40}, during, "the cosine falls during the warm-up too"),
         ]
-        for step, warmup, lr, expected, why in cases:
-            fields = {"schedule": "cosine", "lr": lr, "warmup": warmup, "epochs": 5}
-            if sentence := self._wrong(attempt, step, 20, expected, why, fields):
-                return sentence
-        return None
+        return self._cases(attempt, 20, cases, schedule="cosine", lr=1.0, warmup=0)
 
     def like_the_kits(self, attempt) -> str | None:
         for schedule in ("step", "cosine") * 4:
             warmup, epochs, steps_per_epoch = (int(n) for n in torch.randint(1, 40, (3,)))
-            fields: dict = {
-                "schedule": schedule,
-                "lr": float(torch.rand(()) + 0.1),
-                "lr_decay": float(torch.rand(()) + 0.01),
-            }
-            fields |= {"lr_decay": min(1.0, fields["lr_decay"]), "warmup": warmup, "epochs": epochs}
+            lr, lr_decay = (0.1 + 0.9 * torch.rand(2)).tolist()
+            fields = {"schedule": schedule, "lr": lr, "lr_decay": lr_decay, "warmup": warmup, "epochs": epochs}
             step = int(torch.randint(epochs * steps_per_epoch, ()))
             expected = kits_rate(TrainConfig(**fields), step, steps_per_epoch)
             if sentence := self._wrong(attempt, step, steps_per_epoch, expected, "as the kit's says", fields):
@@ -408,11 +412,8 @@ class UpdateAverage(Piece):
                 1.0 * decay + 2.0 * (1 - decay): "early on, the decay is (1 + step) / (10 + step) if that is less",
                 1.0 * (1 + step) / (10 + step) + 2.0 * 9 / (10 + step): "`decay` is the most that it may become",
             }
-            why = next((f": {text}" for value, text in typical.items() if close(result, value, 1e-6)), "")
-            return (
-                f"an average of 1 and a weight of 2 give {result:.5g} with decay {decay} at step {step}, but it should "
-                f"be {expected:.5g}{why}."
-            )
+            case = f"an average of 1 and a weight of 2 give {result:.5g} with decay {decay} at step {step}"
+            return f"{case}, but it should be {expected:.5g}{reason(typical, result, 1e-6)}."
         return None
 
     def like_the_kits(self, attempt) -> str | None:
@@ -438,11 +439,13 @@ class UpdateAverage(Piece):
 
 
 FAULTS: dict[str, str] = {
-    "start": "the average is still that of the first weights: update_average was not called",
+    "start": "the average is still that of the first weights: call update_average, with `averaged` before `model`",
     "raw": "these are the network's own last weights; return the average, and give it config.ema_decay",
     "early": "the average is updated before the step: it lags by one",
     "restart": "the step that update_average is given begins anew in each epoch; count through the run",
+    "ahead": "update_average is given the number of the next step: count after it",
     "no clip": "train_step must be given config.grad_clip",
+    "anew": "the optimiser is built anew in each epoch, and begins without its running means; build it once",
 }
 
 
@@ -451,11 +454,13 @@ def faulty(fault: str, model: nn.Module, x: Tensor, y: Tensor, config: TrainConf
     averaged, optimizer = copy.deepcopy(model), training.build_optimizer(model, config)  # type: ignore[arg-type]
     generator, step = torch.Generator().manual_seed(config.seed), 0
     for _ in range(config.epochs):
+        if fault == "anew":
+            optimizer = training.build_optimizer(model, config)  # type: ignore[arg-type]
         batches = torch.randperm(len(y), generator=generator).split(config.batch_size)
         for i, batch in enumerate(batches):
             for group in optimizer.param_groups:
                 group["lr"] = kits_rate(config, step, len(batches)) * group.get("relative_lr", 1.0)
-            how = (averaged, model, config.ema_decay, i if fault == "restart" else step)
+            how = (averaged, model, config.ema_decay, {"restart": i, "ahead": step + 1}.get(fault, step))
             if fault == "early":
                 kits_average(*how)
             solutions.train_step(model, x[batch], y[batch], optimizer, config.grad_clip * (fault != "no clip"))
@@ -519,16 +524,18 @@ class Fit(Piece):
         return None
 
     def batches(self, attempt) -> str | None:
-        for count, seed in [(10, 0), (8, 1), (int(torch.randint(9, 30, ())), int(torch.randint(2, 99, ())))]:
-            model, x, y, config = self._task(count, seed=seed)
+        cases = [(10, 4, 3), (9, 3, 2), (int(torch.randint(9, 30, ())), 4, int(torch.randint(1, 5, ())))]
+        for seed, (count, size, epochs) in enumerate(cases, int(torch.randint(99, ()))):
+            model, x, y, config = self._task(count, seed=seed, batch_size=size, epochs=epochs)
             attempt(model.eval(), x, y, config)
             seen = [[int((x == picture).flatten(1).all(1).nonzero()[0]) for picture in call[0]] for call in model.calls]
-            case = f"{count} pictures in batches of 4, {config.epochs} epochs"
-            sizes, expected = [len(each) for each in seen], [4] * (count // 4) + [count % 4] * (count % 4 > 0)
-            if sizes == [4] * (count // 4) * config.epochs and count % 4:
-                return f"{case}: the last batch of {count % 4} is left out; it counts too."
-            if sizes != expected * config.epochs:
-                return f"{case} are batches of {expected * config.epochs}, but the network saw {sizes}."
+            case = f"{count} pictures in batches of {size}, {epochs} epochs"
+            full, rest = [size] * (count // size), [count % size] * (count % size > 0)
+            sizes, expected = [len(each) for each in seen], (full + rest) * epochs
+            if rest and sizes == full * epochs:
+                return f"{case}: the last batch of {rest[0]} is left out; it counts too."
+            if sizes != expected:
+                return f"{case} are batches of {expected}, but the network saw {sizes}."
             if any(not torch.equal(y[n], labels) for n, (_, labels, _) in zip(seen, model.calls, strict=True)):
                 return "pictures come with the labels of others: index both with the same batch."
             if not all(was_training for *_, was_training in model.calls):
@@ -540,8 +547,10 @@ class Fit(Piece):
                 right = torch.randperm(count, generator=generator).tolist()
                 if order == right:
                     continue
-                why = "" if sorted(order) == sorted(right) else ": some pictures come twice, others never"
-                if order == sorted(right):
+                why = ": one generator of its own, seeded once, gives torch.randperm(N, generator=...) in each epoch"
+                if sorted(order) != sorted(right):
+                    why = ": some pictures come twice, others never"
+                elif order == sorted(right):
                     why = ": nothing is shuffled"
                 elif epoch and order == orders[0]:
                     why = ": it is that of epoch 0 again; make one generator before the loop, and one order an epoch"
@@ -552,52 +561,36 @@ class Fit(Piece):
         fields: list[dict] = [{}, {"optimizer": "muon", "adam_lr": 0.01}]
         fields.append({"schedule": "step", "lr_decay": 0.5, "optimizer": "muon", "adam_lr": 0.02})
         for more in fields:
-            model, x, y, config = self._task(10, **more)
+            model, x, y, config = self._task(10, epochs=4, **more)
             kind = Muon if config.optimizer == "muon" else torch.optim.Adam
             with watched_rates(kind) as seen:
                 attempt(model, x, y, config)
             groups = training.build_optimizer(model, config).param_groups  # type: ignore[arg-type]
             relative = [group.get("relative_lr", 1.0) for group in groups]
-            if len(seen) != 9:
-                made = f"9 steps of {kind.__name__} were expected, there were {len(seen)}"
+            if len(seen) != 12:
+                made = f"12 steps of {kind.__name__} were expected, there were {len(seen)}"
                 return f"{made}: use build_optimizer(model, config)."
-            right = [[kits_rate(config, step, 3) * times for times in relative] for step in range(9)]
+            right = [[kits_rate(config, step, 3) * times for times in relative] for step in range(12)]
             if close(seen, right):
                 continue
             if all(rates == seen[0] for rates in seen):
-                return "the optimiser's rate never changes: set group['lr'] of every group before each step."
+                why = (
+                    "count the steps" if close(seen[0], right[0]) else "set group['lr'] of every group before each step"
+                )
+                return f"the optimiser's rate never changes, it is {seen[0][0]:.4g}: {why}."
             firsts = [rates[0] for rates in right]
             if close([rates[0] for rates in seen], firsts):
                 why = "group 0 has the right rate, another group has not: multiply by its relative_lr, where it has one"
             elif close([rates[0] for rates in seen[1:]], firsts[:-1]):
                 why = "each step uses the rate of the one before: set it before train_step"
             else:
-                why = "learning_rate takes the step counted from 0 through the whole run, and the steps of an epoch"
-            step = next(n for n in range(9) if not close(seen[n], right[n]))
+                why = (
+                    "learning_rate takes the step, counted from 0 through the whole run, and the number of steps of an "
+                    "epoch, the smaller batch among them"
+                )
+            step = next(n for n in range(12) if not close(seen[n], right[n]))
             are, should = ([f"{rate:.4g}" for rate in rates[step]] for rates in (seen, right))
             return f"at step {step} the groups' rates are {', '.join(are)}, but should be {', '.join(should)}: {why}."
-        return None
-
-    def reports(self, attempt) -> str | None:
-        model, x, y, config = self._task(7)
-        lines: list[tuple] = []
-        expected: list[Tensor] = []
-        solutions.fit(copy.deepcopy(model), x, y, config, lambda step, bits, averaged: expected.append(bits))
-        averaged = attempt(model, x, y, config, lambda *given: lines.append((*given, weights(given[-1]))))
-        steps = [line[0] for line in lines]
-        if steps != list(range(6)):
-            return f"6 steps call on_step with 0, 1, 2, 3, 4, 5 as their number, but it heard of {steps}."
-        if any(len(line) != 4 for line in lines):
-            return f"on_step(step, bits, averaged) takes three things, but it was given {len(lines[0]) - 1}."
-        if any(line[2] is not averaged for line in lines):
-            return "on_step must be given the averaged network, the one that is returned."
-        for step, bits in enumerate(expected):
-            if no_number(lines[step][1]) or not close(float(lines[step][1]), float(bits), 1e-6):
-                return (
-                    f"at step {step} on_step is given {lines[step][1]} as bits; train_step returned {float(bits):.6g}."
-                )
-        if not close(lines[-1][3], weights(averaged)):
-            return "the average still changes after the last on_step: call on_step after update_average."
         return None
 
     def like_the_kits(self, attempt) -> str | None:
@@ -613,12 +606,41 @@ class Fit(Piece):
                 return f"the averaged weights, {config.epochs} epochs with {fields}: {sentence}"
         return None
 
+    def reports(self, attempt) -> str | None:
+        model, x, y, config = self._task(7)
+        lines: list[tuple] = []
+        expected: list[Tensor] = []
+        then: list[Tensor] = []  # the averaged weights as on_step sees them
+
+        def on_step(*given):
+            lines.append(given)
+            then.extend(weights(each) for each in given if isinstance(each, nn.Module))
+
+        solutions.fit(copy.deepcopy(model), x, y, config, lambda step, bits, averaged: expected.append(bits))
+        averaged = attempt(model, x, y, config, on_step)
+        steps = [line[0] for line in lines]
+        if steps != list(range(6)):
+            return f"6 steps call on_step with 0, 1, 2, 3, 4, 5 as their number, but it heard of {steps}."
+        if any(len(line) != 3 for line in lines):
+            return f"on_step(step, bits, averaged) takes three things, but it was given {len(lines[0])}."
+        if any(line[2] is not averaged for line in lines):
+            return "on_step must be given the averaged network, the one that is returned."
+        for step, bits in enumerate(expected):
+            told = lines[step][1]
+            if not isinstance(told, Tensor) or no_number(told):
+                return f"on_step is given a {type(told).__name__} as bits; hand on the tensor that train_step returned."
+            if not close(float(told), float(bits), 1e-6):
+                return f"at step {step} on_step is given {told:.6g} as bits; train_step returned {bits:.6g}."
+        if not close(then[-1], weights(averaged)):
+            return "the average still changes after the last on_step: call on_step after update_average."
+        return None
+
     steps = {
         "it returns a network of its own, ready for use": network,
         "every epoch has all pictures, in a new order that the seed fixes": batches,
         "every group has its learning rate at every step": rates,
-        "on_step hears of every step": reports,
         "the averaged weights are what they should be": like_the_kits,
+        "on_step hears of every step": reports,
     }
 
 

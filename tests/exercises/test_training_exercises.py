@@ -118,6 +118,18 @@ def test_train_step():
         "it has to happen between": late,
         "one norm for all weights together": [(clip.strip(), each)],
         "clipped norm is": [(clip.strip(), value)],
+        "but it should be": [
+            (clip.strip(), clip.strip().replace("model.parameters()", "optimizer.param_groups[0]['params']"))
+        ],
+        "leave its mode to whoever calls you": [("    nats =", "    model.eval()\n    nats =")],
+        "was given 16, but the pictures' height is 8": [("x.shape[-1]", "16")],
+        "was given 3, but the pictures' height": [("x.shape[-1]", "x.shape[1]")],
+        "with no zero_grad()": [
+            ("    optimizer.zero_grad()\n", ""),
+            ("    optimizer.step", "    optimizer.zero_grad()\n    optimizer.step"),
+        ],
+        "no clipping to 0": [("    if grad_clip > 0:\n    ", "")],
+        "3.333 times as far": [("optimizer.step()", "[p.data.sub_(0.1 * p.grad) for p in model.parameters()]")],
         "a norm below the limit stays": [(clip.strip(), f"{norm}; {scale}".replace("; for", "\n        for"))],
         "do not move along the gradient": [
             ("nats = -log_prob(model(x, y), x)", "nats = -log_prob(model(x, y * 0), x)")
@@ -147,11 +159,18 @@ def test_learning_rate():
         "so that the first step already learns": [("(step + 1) / max", "step / max")],
         "a warm-up that is over": [(rise, "(step + 1) / max(1, config.warmup)")],
         "it divides by zero": [("max(1, config.warmup)", "config.warmup")],
-        "half-way the cosine itself is 0": [(end, end.replace("math.pi", "2 * math.pi"))],
+        "after a quarter of the run the angle is pi / 4": [(end, end.replace("math.pi", "2 * math.pi"))],
+        "be 0.853553: after a quarter": [(end, end.replace("(config.epochs * steps_per_epoch)", "steps_per_epoch"))],
+        "the rate is 0.75, but": [(f"0.5 * (1 + {end})", "(1 - step / (config.epochs * steps_per_epoch))")],
+        "the cosine falls during the warm-up too": [
+            ("    return rate * 0.5", "    if step < config.warmup:\n        return rate\n    return rate * 0.5")
+        ],
         "(step, lr=2": lambda config, step, steps_per_epoch: config.lr * config.lr_decay ** (step // steps_per_epoch),
-        "not from the end of the warm-up": [(end, end.replace("step /", "(step - config.warmup) * 50 / 40 /"))],
-        "at step 50 of 5 epochs": [(end, "math.cos(step / (config.epochs * steps_per_epoch))")],
-        "the rate is 1, but": [("return rate * 0.5 * (1", "return rate * (1")],
+        "not from the end of the warm-up": [
+            (end, "math.cos(math.pi * (step - config.warmup) / (config.epochs * steps_per_epoch - config.warmup))")
+        ],
+        "at step 25 of 5 epochs": [(end, "math.cos(step / (config.epochs * steps_per_epoch))")],
+        "the rate is 1.70711, but": [("return rate * 0.5 * (1", "return rate * (1")],
     }
     check_piece(exercises.learning_rate, wrong)
 
@@ -218,12 +237,27 @@ def test_fit():
         "nothing is shuffled": [(order, "order = torch.arange(len(labels))")],
         "it is that of epoch 0 again": [(made, ""), (f"        {order}", f"        {made.strip()}\n        {order}")],
         "some pictures come twice": [("randperm(len(labels)", "randint(len(labels), (len(labels),)")],
+        "seeded once, gives": [
+            (made, "    torch.manual_seed(config.seed)\n"), (order, "order = torch.randperm(len(labels))")
+        ],
+        "batches of [3, 3, 3, 3, 3, 3]": [(split, "order.split(4)")],
+        "9 pictures in batches of 3, 2 epochs are": [("range(config.epochs)", "range(3)")],
+        "0.01667: count the steps": [("            step += 1\n", "")],
+        "the smaller batch among them": [("math.ceil(len(labels) / ", "(len(labels) // ")],
+        "and the number of steps of an epoch": [("config, step, steps_per_epoch", "config, step, config.epochs")],
+        "it is 0: set group": [("1.0)", "0.0)")],
+        "but it was given 2": [("on_step(step, bits, averaged)", "on_step(step, bits)")],
+        "hand on the tensor": [("on_step(step, bits,", "on_step(step, bits.item(),")],
+        "the optimiser is built anew": [
+            ("    optimizer = build_optimizer(model, config)\n", ""),
+            (f"        {order}", f"        optimizer = build_optimizer(model, config)\n        {order}"),
+        ],
         "the order of epoch 0 is": [("manual_seed(config.seed)", "manual_seed(config.seed + 1)")],
         "the optimiser's rate never changes": [(rate, "                pass")],
         "multiply by its relative_lr": [(rate, '                group["lr"] = rate')],
         "of every group before each step": [("for group in optimizer.param_groups:", "for group in []:")],
         "set it before train_step": [(f"{step}", ""), ("            rate =", f"{step}            rate =")],
-        "the steps of an epoch": [("learning_rate(config, step, ", "learning_rate(config, step % steps_per_epoch, ")],
+        "through the whole run": [("learning_rate(config, step, ", "learning_rate(config, step % steps_per_epoch, ")],
         "use build_optimizer": [("build_optimizer(model, config)", "torch.optim.Adam(model.parameters(), config.lr)")],
         "but it heard of []": [(told, "")],
         "but it heard of [1, 2": [("on_step(step, bits", "on_step(step + 1, bits")],
@@ -234,6 +268,8 @@ def test_fit():
         "still that of the first weights": [(average, "")],
         "the network's own last weights": [(average, average.replace("update_average", "overwrite"))],
         "before the step: it lags": [(average, ""), (step, f"{average}{step}")],
+        "the number of the next step": [("config.ema_decay, step)", "config.ema_decay, step + 1)")],
+        "with `averaged` before `model`": [("update_average(averaged, model", "update_average(model, averaged")],
         "begins anew in each epoch": [("config.ema_decay, step)", "config.ema_decay, step % steps_per_epoch)")],
         "give it config.ema_decay": [("config.ema_decay, step)", "0.0, step)")],
         "must be given config.grad_clip": [(", optimizer, config.grad_clip)", ", optimizer)")],
