@@ -38,10 +38,10 @@ def show(widget, png: bytes, update: bool = False) -> None:
 
 
 def to_png(picture, scale: int = 1) -> bytes:
-    """A PIL picture or a matplotlib figure, on white whatever the theme; the figure's dots per inch times `scale`."""
+    """A PIL picture, or a matplotlib figure, on white whatever the theme, in which `scale` dots stand for one."""
     buffer = io.BytesIO()
     if isinstance(picture, Image.Image):
-        picture.save(buffer, format="PNG")
+        picture.save(buffer, format="PNG", dpi=(100 * scale, 100 * scale))
     else:
         picture.savefig(buffer, format="png", bbox_inches="tight", facecolor="white", dpi=scale * picture.dpi)
     return buffer.getvalue()
@@ -69,6 +69,9 @@ class Shown:
 
     def say(self, sentence: str) -> None:
         self.note.value = html.escape(sentence)
+
+    def put(self, png: bytes) -> None:
+        self.picture.value, self.picture.width = png, str(shown_width(png) or "")
 
     def show(self, update: bool = False) -> None:
         show(self.box, self.picture.value, update)
@@ -102,8 +105,7 @@ class Panel(Shown):
         import matplotlib.pyplot as plt
 
         figure = self.draw(**self.values())
-        self.picture.value = to_png(figure, scale=2)  # sharp, as the notebooks' other figures are
-        self.picture.width = str(shown_width(self.picture.value) or "")
+        self.put(to_png(figure, scale=2))  # sharp, as the notebooks' other figures are
         plt.close(figure)  # else the notebook shows it once more
 
     def _on_change(self, _change) -> None:

@@ -7,7 +7,7 @@ import statistics
 import threading
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from utils import UsageError
 from utils.figures import PALETTE, style
@@ -84,7 +84,7 @@ class TrainingDashboard(Shown):
             finished = bool(self.lines) and self.lines[-1]["epoch"] >= config.get("epochs", math.inf)
             if self.seen != (found := (config, self.lines, drawn, finished)):
                 self.say(self._sentence(config) + ("" if finished or threads_are_shown() else ON_COLAB))
-                self.picture.value = self._png(config, drawn)
+                self.put(self._png(config, drawn))
                 self.seen = found
             return finished
 
@@ -121,7 +121,7 @@ class TrainingDashboard(Shown):
         of, bits, accuracy = (
             [line[name] for line in scored] for name in ("epoch", "validation_bpd", "validation_accuracy")
         )
-        figure = Figure(figsize=(10, 3.2), dpi=90, layout="constrained")
+        figure = Figure(figsize=(9, 3), dpi=100, layout="constrained")
         left, right = figure.subplots(1, 2)
         for axis in (left, right):
             axis.set(xlabel="epoch", xlim=(0.5, config.get("epochs", 1) + 0.5))
@@ -132,11 +132,11 @@ class TrainingDashboard(Shown):
         left.legend(frameon=False)
         right.plot(of, [100 * share for share in accuracy], "s--", ms=4, color=PALETTE[1])
         right.set(ylabel="validation accuracy, %", ylim=(0, 105))
-        curves = Image.open(io.BytesIO(to_png(figure)))
+        curves = Image.open(io.BytesIO(to_png(figure, scale=2)))
         drawn = Image.new("RGB", (1, 1))
         with contextlib.suppress(OSError):  # there is none, or it is damaged
-            drawn = Image.open(io.BytesIO(gallery)).convert("RGB")
+            drawn = ImageOps.scale(Image.open(io.BytesIO(gallery)).convert("RGB"), 2, Image.Resampling.NEAREST)
         sheet = Image.new("RGB", (max(curves.width, drawn.width), curves.height + drawn.height), "white")
         sheet.paste(curves.convert("RGB"), (0, 0))
         sheet.paste(drawn, (0, curves.height))
-        return to_png(sheet)
+        return to_png(sheet, scale=2)
