@@ -81,7 +81,7 @@ def plain(text: str) -> str:
 def gallery(images: Tensor, labels: Tensor, class_names: tuple[str, ...], zoom: int = 3) -> Image.Image:
     """One row for each class that has pictures, its name at the left. images: (N, 3, S, S) in [-1, 1]; labels: (N,)."""
     size, gap, names = images.shape[-1] * zoom, 2 * zoom, drawable(tuple(class_names))
-    font = lettering(max(8, min(size // 6, 16)))
+    font = lettering(max(11, min(size // 6, 16)))
     margin = gap + max(int(font.getlength(name)) for name in names) + gap
     there, counts = labels.unique(return_counts=True)
     sheet = Image.new("RGB", (margin + int(counts.max()) * (size + gap), gap + len(there) * (size + gap)), "white")
