@@ -65,8 +65,10 @@ def run_first_cell(working: Path, mounted: Path) -> Path:
     notebook = nbformat.read(ROOT / "notebooks" / "00_quickstart.ipynb", as_version=4)
     first = next(cell.source for cell in notebook.cells if cell.cell_type == "code")
     assert "/kaggle/input" in first
-    code = first.replace("/kaggle/input", str(mounted)).replace(
-        "%matplotlib inline", "import utils; print(utils.__file__)"
+    code = (
+        first.replace("/kaggle/input", str(mounted))
+        .replace("%matplotlib inline", "import utils; print(utils.__file__)")
+        .replace("%config", "# %config")
     )
     no_git = working.with_name("bin")  # nothing may be cloned: the kernels have no internet
     no_git.mkdir()
