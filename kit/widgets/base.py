@@ -64,7 +64,8 @@ class Shown:
         import ipywidgets
 
         self.note = ipywidgets.HTML()
-        self.picture = ipywidgets.Image(format="png", layout={"align_self": "flex-start"})  # else it is stretched
+        fit = {"align_self": "flex-start", "max_width": "100%"}  # else it is stretched, or cut off
+        self.picture = ipywidgets.Image(format="png", layout=fit)
         self.box = ipywidgets.VBox([*above, self.note, self.picture])
 
     def say(self, sentence: str) -> None:

@@ -101,7 +101,7 @@ class EvidenceLens(Panel):
         against = next(c for c in order if c != label) if against < 0 else against
         evidence = evidence_map(self.model, covered, label, against).cpu()  # (S, S)
 
-        figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), width_ratios=(1, 1.2, 1.25))
+        figure, axes = plt.subplots(1, 3, figsize=(9.8, 3.2), width_ratios=(1, 1.2, 1.25))
         axes[0].imshow(figures.to_picture(covered))
         axes[0].set_title(figures.plain(self.title), fontsize=9)
         bars = nats[1].argsort(descending=True).tolist()[:SHOWN] if len(names) > SHOWN else list(range(len(names)))

@@ -67,7 +67,7 @@ class MixtureExplorer(Panel):
         x = torch.linspace(-1.3, 1.3, 2000)
         cdf = torch.sigmoid((x - means) / scales)  # (K, 1, 2000)
         density = (logits[0].softmax(dim=0) * cdf * (1 - cdf) / scales).sum(dim=(0, 1))
-        figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
+        figure, (left, right) = plt.subplots(1, 2, figsize=(9.8, 3.9))
         left.stairs(masses, edges, fill=True, color=sky, label="masses of the 256 bins")
         left.bar([0, 255], masses[[0, 255]], width=4, color=orange, label="edge bins, open outwards")
         left.plot((x + 1) * 127.5, density * 2 / 255, color=black, lw=1, label="density x 2/255")
