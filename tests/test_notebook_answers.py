@@ -16,9 +16,7 @@ from kit.exercises import Exercise, pieces
 
 sys.path.insert(0, str(Path(__file__).parent / "exercises"))
 from common import said
-
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9]*.ipynb"))
-CHECK = re.compile(r"^exercises\.(\w+)\.check\((\w+)\)$", re.MULTILINE)
+from test_notebooks import NOTEBOOKS, exercise_of
 
 
 class Asked(NamedTuple):
@@ -45,8 +43,8 @@ def all_asked() -> list[Asked]:
             if cell.cell_type == "code":
                 for name in re.findall(r"^from kit\.exercises import (\w+) as exercises$", cell.source, re.MULTILINE):
                     module = importlib.import_module(f"kit.exercises.{name}")
-                for name, argument in CHECK.findall(cell.source):
-                    found.append(Asked(path.stem, name, argument, module, cell.source, cells[:n]))
+                if line := exercise_of(cell.source):
+                    found.append(Asked(path.stem, line[1], line[2], module, cell.source, cells[:n]))
     return found
 
 

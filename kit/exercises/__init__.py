@@ -46,7 +46,10 @@ class Exercise:
 
     def verdict(self, attempt) -> str:
         """What is right so far, a line a step, and what differs and where."""
-        nr_right, problem = self.examine(attempt)
+        return self.told(*self.examine(attempt))
+
+    def told(self, nr_right: int, problem: str | None) -> str:
+        """What `examine` has found, as the reader is told it."""
         of = f" {nr_right + 1} of {len(self.steps)}" if len(self.steps) > 1 else ""
         lines = [f"{n} of {len(self.steps)} is right: {text}." for n, text in enumerate(self.steps, 1) if text]
         return "\n".join([*lines[:nr_right], "Right." if problem is None else f"Not yet{of}: {problem}"])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from utils import layers
 from utils.model import down_shift, right_shift
 
-from . import Exercise, blank, difference, no_number, wrong_shape
+from . import Exercise, blank, difference, no_number, some, wrong_shape
 from .pieces import Piece
 from .solutions import masked_convolutions as solutions
 
@@ -45,7 +45,7 @@ class KernelMask(Piece):
         return None
 
     def past_and_future(self, attempt) -> str | None:
-        for size in (3, 5, 2 * int(torch.randint(3, 9, ())) + 1):
+        for size in (3, 5, 2 * some(3, 8) + 1):
             for kind in "AB":
                 if sentence := self._wrong_entry(attempt(size, kind), size):
                     return f"kernel_size {size}, kind {kind!r}: {sentence}"
@@ -145,7 +145,7 @@ class MaskedConvolution(Piece):
 
     def equal(self, attempt) -> str | None:
         for kind in "AB":
-            size, (batch, height, width) = 2 * int(torch.randint(1, 4, ())) + 1, torch.randint(1, 9, (3,)).tolist()
+            size, (batch, height, width) = 2 * some(1, 3) + 1, torch.randint(1, 9, (3,)).tolist()
             mine, ours = (make(3, 4, size, kind).double() for make in (attempt, solutions.MaskedConv2d))
             with torch.no_grad():
                 for name in ("weight", "bias"):
@@ -338,7 +338,7 @@ class PaddingOf(Exercise):
         return (kw - 1, 0, kh - 1, 0)
 
     def problem(self, attempt) -> str | None:
-        at_random = (int(torch.randint(2, 6, ())), int(torch.randint(2, 6, ())))
+        at_random = (some(2, 5), some(2, 5))
         for kernel_size in [(2, 2), (2, 1), (1, 3), (3, 2), (4, 5), at_random]:
             result = attempt(kernel_size)
             if sentence := blank(result):
@@ -384,7 +384,7 @@ class ReceptiveRows(Exercise):
         return 1 + depth * (kernel_height - 1)
 
     def problem(self, attempt) -> str | None:
-        at_random = (int(torch.randint(6, 30, ())), int(torch.randint(4, 9, ())))
+        at_random = (some(6, 29), some(4, 8))
         for depth, height in [(1, 2), (2, 2), (4, 2), (3, 3), (5, 1), at_random]:
             result = attempt(depth, height)
             if sentence := no_number(result):

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from utils import mixture
 
-from . import Exercise, blank, difference, no_number, wrong_shape
+from . import Exercise, blank, difference, no_number, some, wrong_shape
 from .pieces import Piece
 from .solutions import mixture_of_logistics as solutions
 
@@ -348,7 +348,7 @@ class LogProb(Piece):
         return explained(attempt(params, LEVELS[list(pixel)].view(1, 3, 1, 1)), expected, flaws)
 
     def components(self, attempt) -> str | None:
-        params, x = random_pixels(2, int(torch.randint(2, 5, ())), 2, 3)
+        params, x = random_pixels(2, some(2, 4), 2, 3)
         mixture.parts(params).coeffs.zero_()
         return self._compared(attempt, params, x, ("colours", "softmax", "dimension", "one weight", "logs", "largest"))
 
@@ -638,7 +638,7 @@ class FileSize(Exercise):
         return bits * 3 * image_size**2 / 8
 
     def problem(self, attempt) -> str | None:
-        other = int(torch.randint(10, 100, ()))
+        other = some(10, 99)
         cases = [(8.0, 32, 3072), (4.0, 32, 1536), (3.0, 64, 4608), (2.0, other, 0.75 * other**2)]  # by hand
         for bits, size, expected in cases:
             result = attempt(bits, size)

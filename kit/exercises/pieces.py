@@ -59,8 +59,8 @@ class Piece(Exercise):
 
     def check(self, attempt) -> None:
         """Prints the verdict, and keeps what is right."""
-        verdict = self.verdict(attempt)
-        print(verdict, f" {self.keep(attempt)}" if verdict.endswith("Right.") else "", sep="")
+        nr_right, problem = self.examine(attempt)
+        print(self.told(nr_right, problem), *([self.keep(attempt)] if problem is None else []))
 
     def keep(self, attempt) -> str:
         """Writes the piece's file; -> a sentence that says where, or why not."""

@@ -15,7 +15,7 @@ from utils.model import ConditionalPixelCNN, ModelConfig
 from utils.muon import Muon
 from utils.training import TrainConfig
 
-from . import Exercise, blank, difference, no_number, wrong_shape
+from . import Exercise, blank, difference, no_number, some, wrong_shape
 from .pieces import Piece
 from .solutions import training as solutions
 
@@ -184,7 +184,7 @@ class TrainStep(Piece):
         return None
 
     def value(self, attempt) -> str | None:
-        for count, size, n in [(1, 8, 3), (4, 4, 3), (3, 8, int(torch.randint(1, 5, ())))]:
+        for count, size, n in [(1, 8, 3), (4, 4, 3), (3, 8, some(1, 4))]:
             model, x = Constant(0.5**n), torch.full((count, 3, size, size), Constant.MEAN, dtype=torch.float64)
             bits = float(attempt(model, x, torch.zeros(count).long(), torch.optim.SGD(model.parameters(), 0.5)))
             given = f"each colour value has probability 1/{2**n}, which is {n} bits, but you return {bits:.5g}"
@@ -205,7 +205,7 @@ class TrainStep(Piece):
         return None
 
     def descent(self, attempt) -> str | None:
-        for count, lr in ((4, 0.1), (int(torch.randint(2, 7, ())), 0.03)):
+        for count, lr in ((4, 0.1), (some(2, 6), 0.03)):
             model, x, y, optimizer = self._stand_in(count, 4, lr)
             before, gradient = weights(model), gradient_of(model, x, y)
             attempt(model, x, y, optimizer)
@@ -418,7 +418,7 @@ class UpdateAverage(Piece):
 
     def like_the_kits(self, attempt) -> str | None:
         for decay in (0.0, 0.5, float(torch.rand(())), 0.999):
-            model = StandIn(2 + int(torch.randint(3, ())))
+            model = StandIn(2 + some(0, 2))
             mine = copy.deepcopy(model).requires_grad_(False)
             kits = copy.deepcopy(mine)
             for step in range(12):
@@ -524,8 +524,8 @@ class Fit(Piece):
         return None
 
     def batches(self, attempt) -> str | None:
-        cases = [(10, 4, 3), (9, 3, 2), (int(torch.randint(9, 30, ())), 4, int(torch.randint(1, 5, ())))]
-        for seed, (count, size, epochs) in enumerate(cases, int(torch.randint(99, ()))):
+        cases = [(10, 4, 3), (9, 3, 2), (some(9, 29), 4, some(1, 4))]
+        for seed, (count, size, epochs) in enumerate(cases, some(0, 98)):
             model, x, y, config = self._task(count, seed=seed, batch_size=size, epochs=epochs)
             attempt(model.eval(), x, y, config)
             seen = [[int((x == picture).flatten(1).all(1).nonzero()[0]) for picture in call[0]] for call in model.calls]
@@ -596,7 +596,7 @@ class Fit(Piece):
     def like_the_kits(self, attempt) -> str | None:
         for fields in ({"grad_clip": 0.2}, {"schedule": "step", "lr_decay": 0.7, "ema_decay": 0.3},
                        {"optimizer": "muon", "adam_lr": 0.02, "batch_size": 3}):  # fmt: skip
-            model, x, y, config = self._task(10, seed=int(torch.randint(99, ())), **fields)
+            model, x, y, config = self._task(10, seed=some(0, 98), **fields)
             copies = {fault: copy.deepcopy(model) for fault in ["", *FAULTS]}
             mine, right = attempt(model, x, y, config), solutions.fit(copies[""], x, y, config)
             if sentence := difference(weights(mine), weights(right)):
