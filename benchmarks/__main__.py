@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def table(rows: list[Row]) -> str:
-    """Markdown, as the README shows it."""
+    """Markdown, as RESULTS.md shows it."""
     lines = ["| what | plain | this kit | ratio | arithmetic alone | note |", "|---|---:|---:|---:|---:|---|"]
     for row in rows:
         ratio = f"{row.plain / row.tuned:.1f}x" if row.plain and row.tuned else ""

@@ -1,4 +1,4 @@
-"""Rows: zero-shot classification, a float32 forward pass for every label against the kit's `evaluate`."""
+"""Rows: classification by Bayes' rule, a float32 forward pass for every label against the kit's `evaluate`."""
 
 import torch
 

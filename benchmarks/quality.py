@@ -2,6 +2,8 @@
 
 The CNN sees the same training pictures; a tenth of them is held out, for the temperatures and as the real pictures
 that drawn ones are compared with: it has trained on neither. All that is reported on is the validation split.
+
+Times mean something only on an idle machine: `--time` measures them alone and writes them into the same file.
 """
 
 import argparse
@@ -10,241 +12,216 @@ import math
 import shlex
 import sys
 import time
+from functools import cached_property
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from scipy.stats import rankdata
-from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from kit.console import any_letter
-from kit.fid import frechet_distance
 from kit.platforms import machine
-from kit.scores import wilson_interval
-from utils import UsageError, mixture
-from utils.checkpoints import load_model, write_atomically
-from utils.classify import calibration_error, fit_temperature, log_posterior, score
+from kit.scores import sign_test
+from utils import UsageError
+from utils.checkpoints import load_model, with_classes, write_atomically
+from utils.classify import fit_calibration, fit_temperature, log_posterior, score
 from utils.data import ImageDataset, load_split, shifted
-from utils.device import autocast, pick_device, pick_precision
+from utils.device import pick_device
 from utils.figures import show_images
 from utils.model import ConditionalPixelCNN
 from utils.sampling import generate
 
+from .cnn import BATCH, SmallCNN, outputs, train_cnn
 from .common import seconds
+from .measures import (
+    HALVES,
+    accuracy,
+    auroc,
+    bits,
+    classification,
+    frechet_distances,
+    nearest,
+    pictures_of_no_class,
+    row_log_likelihoods,
+    rows_of,
+)
 
-WIDTHS = (32, 64, 128, 256)  # 1.17 million parameters
-BATCH, LR, WEIGHT_DECAY, SHIFT = 64, 2e-3, 0.05, 2
-GREY = 128 / 127.5 - 1  # a byte's level, as every pixel of a picture
-COVERED = "lower half grey"
 MOVED = (0, 1, 4, 8)  # pixels; the chroma blocks of a 4:2:0 JPEG, halved from 64x64 to 32x32, are 8 wide
 SHOWN = 16  # drawn pictures in the figure
+TIMES = "time to classify a picture"  # the section that `--time` measures
 
 
-class SmallCNN(nn.Module):
-    """Two convolutions a scale, four scales; -> features (B, 256) and logits (B, C)."""
+class Setup:
+    """The data, the trained CNN and, unless it is judged alone, the generative model with what it says of them."""
 
-    def __init__(self, num_classes: int):
-        super().__init__()
-        layers: list[nn.Module] = []
-        for before, width in zip((3, *WIDTHS), WIDTHS, strict=False):
-            for channels in (before, width):
-                layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
-            layers.append(nn.MaxPool2d(2))
-        self.body = nn.Sequential(*layers[:-1], nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.head = nn.Linear(WIDTHS[-1], num_classes)
+    def __init__(self, args: argparse.Namespace):
+        self.args, self.device = args, pick_device(args.device)
+        self.model = None if args.cnn_only else load_model(args.checkpoint, self.device)
+        self.size = self.model.config.image_size if self.model else 32
+        self.train, self.validation = (
+            load_split(args.dataset, split, args.data_root, self.size) for split in ("train", "validation")
+        )
+        num_classes = len(self.train.classes)
+        if self.model and self.model.config.num_classes != num_classes:
+            found = self.model.config.num_classes
+            raise UsageError(f"{args.dataset} has {num_classes} classes, {args.checkpoint} {found}")
+        if min(args.epochs, args.per_class) < 1:
+            raise UsageError("--epochs and --per-class must be at least 1")
+        others = args.against or (["cpen455-hybrid"] if args.checkpoint == "cpen455" else [])
+        self.others = {name: self.other(name) for name in others if self.model}
+        self.x, self.y = self.validation.tensors()
+        order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(args.seed))
+        self.held, self.rest = self.part(order[: len(order) // 10]), self.part(order[len(order) // 10 :])
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.body(x)
-        return features, self.head(features)
+    def other(self, name: str) -> ConditionalPixelCNN:
+        model = load_model(name, self.device)
+        if model.config.image_size != self.size:
+            raise UsageError(f"{name} reads pictures of another size than {self.args.checkpoint}")
+        return with_classes(model, self.model.class_names, name, self.args.checkpoint)
 
+    def part(self, which: Tensor) -> ImageDataset:
+        train, names = self.train, [self.train.names[i] for i in which.tolist()]
+        return ImageDataset(train.images[which], train.labels[which], train.classes, names)
 
-def augment(x: Tensor) -> Tensor:
-    """Mirrors each picture with probability 1/2 and shifts it by up to `SHIFT` pixels; edges are repeated."""
-    x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(3), x)
-    return shifted(x, *torch.randint(-SHIFT, SHIFT + 1, (2, len(x))))
+    @cached_property
+    def cnn(self) -> SmallCNN:
+        args = self.args
+        return train_cnn(*self.rest.tensors(), len(self.train.classes), args.epochs, self.device, args.seed)
 
+    @cached_property
+    def logits(self) -> Tensor:
+        return outputs(self.cnn, self.x)[1]
 
-def train_cnn(x: Tensor, y: Tensor, num_classes: int, epochs: int, device: torch.device, seed: int) -> SmallCNN:
-    torch.manual_seed(seed)
-    cnn = SmallCNN(num_classes).to(device)
-    optimizer = torch.optim.AdamW(cnn.parameters(), weight_decay=WEIGHT_DECAY)
-    nr_batches = max(1, len(x) // BATCH)
-    step, steps = 0, epochs * nr_batches
-    for _ in tqdm(range(epochs), desc="CNN", leave=False, disable=None):
-        for part in torch.randperm(len(x)).tensor_split(nr_batches):
-            for group in optimizer.param_groups:  # warm-up, then cosine
-                group["lr"] = LR * min(1.0, (step + 1) / nr_batches) * 0.5 * (1 + math.cos(math.pi * step / steps))
-            with autocast(device, pick_precision(device)):
-                loss = F.cross_entropy(cnn(augment(x[part]).to(device))[1], y[part].to(device))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            step += 1
-    return cnn.eval()
+    @cached_property
+    def nats(self) -> Tensor:
+        return self.log_likelihoods(self.x)
 
+    @cached_property
+    def of_held(self) -> Tensor:
+        return self.log_likelihoods(self.held.tensors()[0])
 
-@torch.inference_mode()
-def outputs(cnn: SmallCNN, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Features (N, 256) and logits (N, C), float64 on the CPU."""
-    device = next(cnn.parameters()).device
-    parts = [cnn(part.to(device)) for part in x.split(4 * BATCH)]
-    features, logits = (torch.cat(both).cpu().double() for both in zip(*parts, strict=True))
-    return features, logits
+    @cached_property
+    def of_others(self) -> dict[str, Tensor]:
+        return {name: self.log_likelihoods(self.x, model) for name, model in self.others.items()}
 
+    @cached_property
+    def calibrated(self) -> Tensor:
+        """Logits with temperature and biases fitted to as many training pictures as are judged, chosen as
+        `python -m kit evaluate --calibrate` chooses them."""
+        fitted = self.train.held_out(len(self.y))
+        temperature, bias = fit_calibration(self.log_likelihoods(fitted.tensors()[0]), fitted.labels)
+        return self.nats / temperature + bias
 
-@torch.inference_mode()
-def row_log_likelihoods(model: ConditionalPixelCNN, x: Tensor) -> Tensor:
-    """log p(row | rows above, label) for every picture, label and row: nats (N, C, H), float64 on the CPU.
-
-    No pixel depends on a later one, so the sum over the upper rows alone is exactly the upper part's log-likelihood,
-    whatever stands below.
-    """
-    device = next(model.parameters()).device
-    parts = []
-    with parametrize.cached():
-        for part in tqdm(x.split(32), desc="log-likelihoods", leave=False, disable=None):
-            part = part.to(device)
-            labels = [torch.full((len(part),), label, device=device) for label in range(model.config.num_classes)]
-            columns = [mixture.log_prob(model(part, y), part, reduce=False).sum(dim=2) for y in labels]  # (B, H)
-            parts.append(torch.stack(columns, dim=1).cpu().double())
-    return torch.cat(parts)
+    def log_likelihoods(self, x: Tensor, model: ConditionalPixelCNN | None = None) -> Tensor:
+        """log p(x | y), nats (N, C)."""
+        return row_log_likelihoods(model or self.model, x).sum(2)
 
 
-def bits(nats: Tensor, image_size: int) -> Tensor:
-    """log p(x | y) (N, C) under a uniform prior -> -log2 p(x) per dimension, (N,)."""
-    return mixture.bits_per_dim(math.log(nats.shape[1]) - torch.logsumexp(nats, dim=1), image_size)
+def classified(s: Setup) -> dict[str, list[dict]]:
+    temperature = fit_temperature(outputs(s.cnn, s.held.tensors()[0])[1], s.held.labels)
+    rows = [{"model": "CNN"} | classification(s.logits, s.y, temperature)]
+    if s.model:
+        generative = classification(s.nats, s.y, fit_temperature(s.of_held, s.held.labels))
+        rows.append({"model": s.args.checkpoint} | generative)
+    return {"classification": rows}
 
 
-def auroc(familiar: Tensor, other: Tensor) -> float:
-    """The chance that a familiar picture's score is above another's, by ranks; ties count half. 1-D tensors."""
-    ranks = rankdata(torch.cat([familiar, other]).numpy())  # ties share their mean rank
-    n, m = len(familiar), len(other)
-    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
-
-
-def frechet(a: Tensor, b: Tensor) -> float:
-    """Fréchet distance of the normal distributions fitted to two sets of features, float64 (N, D) and (M, D)."""
-    return frechet_distance(a.numpy(), b.numpy())
-
-
-def nearest(queries: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-    """Root mean square distance of each (N, D) to the nearest of (M, D), and which that is: (N,), (N,)."""
-    distances, which = torch.cdist(queries, reference, compute_mode="donot_use_mm_for_euclid_dist").min(dim=1)
-    return distances / queries.shape[1] ** 0.5, which
-
-
-def classification(logits: Tensor, y: Tensor, temperature: float, ms: float) -> dict:
-    """Accuracy with its 95 % interval (Wilson), calibration before and after, cost. logits: (N, C)."""
-    scores = score(logits.argmax(1), y, logits.shape[1])
-    low, high = wilson_interval(int(scores.confusion.diag().sum()), scores.count)
-    return {
-        "accuracy": scores.accuracy,
-        "95 % from": low,
-        "to": high,
-        "macro F1": scores.macro_f1,
-        "calibration error": calibration_error(log_posterior(logits).exp(), y),
-        "with temperature": calibration_error(log_posterior(logits / temperature).exp(), y),
-        "temperature": temperature,
-        "ms an image": ms,
+def compared(s: Setup) -> dict[str, list[dict]]:
+    """Pairs of classifiers on the same pictures: how many each names right that the other does not, and the sign
+    test's p, exact and two-sided."""
+    own, count = s.args.checkpoint, len(s.y)
+    mirrored, calibrated = f"{own} --mirror", f"{own} --calibrate {count}"
+    labels = {
+        "CNN": s.logits.argmax(1),
+        own: s.nats.argmax(1),
+        mirrored: (s.nats + s.log_likelihoods(s.x.flip(3))).argmax(1),
+        calibrated: s.calibrated.argmax(1),
+        **{name: nats.argmax(1) for name, nats in s.of_others.items()},
     }
+    right = {name: prediction == s.y for name, prediction in labels.items()}
+    pairs = [(mirrored, own), (calibrated, own), *((name, own) for name in s.others)]
+    pairs += [(own, "CNN"), *((name, "CNN") for name in s.others)]
+    rows = []
+    for a, b in pairs:
+        row: dict = {"A": a, "B": b, "count": count}
+        row |= {f"{which}'s accuracy": float(right[name].double().mean()) for which, name in (("A", a), ("B", b))}
+        alone = int((right[a] & ~right[b]).sum()), int((right[b] & ~right[a]).sum())
+        row |= {"labels that differ": int((labels[a] != labels[b]).sum())}
+        rows.append(row | {"A alone right": alone[0], "B alone right": alone[1], "p": sign_test(*alone)})
+    return {"paired tests": rows}
 
 
-def half_covered(x: Tensor) -> Tensor:
-    return torch.cat([x[:, :, : x.shape[2] // 2], torch.full_like(x[:, :, x.shape[2] // 2 :], GREY)], dim=2)
+def worth_of_a_class(s: Setup) -> dict[str, list[dict]]:
+    """log2 p(x | y) - log2 p(x) of a whole picture, at most log2 C: what knowing its class saves. A wrong label that
+    the model is far too sure of costs many bits; by the calibrated posterior that is less."""
+    own, rows = s.args.checkpoint, []
+    models = {own: s.nats, f"{own} --calibrate {len(s.y)}": s.calibrated} | s.of_others
+    for name, nats in models.items():
+        saved = (log_posterior(nats).gather(1, s.y[:, None])[:, 0] + math.log(nats.shape[1])) / math.log(2)
+        spread = {"standard error": float(saved.std()) / len(saved) ** 0.5, "median": float(saved.median())}
+        line = {"model": name, "count": len(saved), "bits of a picture": float(saved.mean())} | spread
+        rows.append(line | {"at most": math.log2(nats.shape[1])})
+    return {"what knowing the class is worth": rows}
 
 
-def pictures_of_no_class(x: Tensor, dataset: str, generator: torch.Generator) -> dict[str, Tensor]:
-    """Other pictures in the shape of x (N, 3, S, S), on the 256 levels."""
-    n, _, size, _ = x.shape
-    order = torch.rand(n, 1, size * size, generator=generator).argsort(dim=2).expand(-1, 3, -1)
-    sets = {} if dataset == "cartoons" else {"cartoons": load_split("cartoons", "validation", None, size).subset(n)}
-    return {name: cartoons.tensors()[0] for name, cartoons in sets.items()} | {
-        "uniform noise": torch.randint(0, 256, x.shape, generator=generator) / 127.5 - 1,
-        "one colour": (torch.randint(0, 256, (n, 3, 1, 1), generator=generator) / 127.5 - 1).expand_as(x),
-        "pixels shuffled": x.flatten(2).gather(2, order).view_as(x),
-        "upside down": x.flip(2),
-        COVERED: half_covered(x),
-    }
-
-
-def against_the_cnn(model, cnn, args, held: ImageDataset, validation: ImageDataset) -> dict[str, list[dict]]:
-    """The sections on classification and on pictures of no class, half covered and moved; without a model the CNN's."""
-    (x, y), size, some = validation.tensors(), validation.images.shape[-1], validation.tensors()[0][:BATCH]
-    logits = outputs(cnn, x)[1]
-    temperature = fit_temperature(outputs(cnn, held.tensors()[0])[1], held.labels)
-    ms = 1000 * seconds(lambda: outputs(cnn, some), repeats=5) / len(some)
-    sections = {"classification": [{"model": "CNN"} | classification(logits, y, temperature, ms)]}
-    if model is None:
-        return sections
-
-    nats, of_held = (row_log_likelihoods(model, part).sum(2) for part in (x, held.tensors()[0]))
-    ms = 1000 * seconds(lambda: row_log_likelihoods(model, some), repeats=3) / len(some)
-    generative = classification(nats, y, fit_temperature(of_held, held.labels), ms)
-    sections["classification"].append({"model": args.checkpoint} | generative)
+def of_no_class(s: Setup) -> dict[str, list[dict]]:
+    """Pictures of no class told from validation, and half covered ones classified."""
 
     def own_scores(logits: Tensor, nats: Tensor) -> dict[str, Tensor]:
         """Each (N,), larger for what looks familiar."""
-        bpd = bits(nats, size)
-        typicality = -(bpd - bits(of_held, size).mean()).abs()
+        bpd = bits(nats, s.size)
+        typicality = -(bpd - bits(s.of_held, s.size).mean()).abs()
         return {"CNN, largest softmax": log_posterior(logits).amax(1), "log p(x)": -bpd, "typicality": typicality}
 
-    familiar = own_scores(logits, nats)
-    sections["pictures of no class, AUROC against validation"] = lines = []
-    for name, other in pictures_of_no_class(x, args.dataset, torch.Generator().manual_seed(args.seed)).items():
-        other_rows, other_logits = row_log_likelihoods(model, other), outputs(cnn, other)[1]
-        scores = own_scores(other_logits, other_rows.sum(2))
+    familiar, rows, covered = own_scores(s.logits, s.nats), [], []
+    for name, other in pictures_of_no_class(s.x, s.args.dataset, torch.Generator().manual_seed(s.args.seed)).items():
+        of_rows, logits = row_log_likelihoods(s.model, other), outputs(s.cnn, other)[1]
+        scores = own_scores(logits, of_rows.sum(2))
         areas = {kind: auroc(familiar[kind], scores[kind]) for kind in scores}
-        lines.append({"pictures": name, "count": len(other), "bits/dim": -float(scores["log p(x)"].mean())} | areas)
+        rows.append({"pictures": name, "count": len(other), "bits/dim": -float(scores["log p(x)"].mean())} | areas)
+        if (half := name.removesuffix(" grey")) in HALVES:
+            seen = rows_of(HALVES[1 - HALVES.index(half)], s.size)
+            for who, whole, as_is, left_out in (
+                ("CNN", s.logits, logits, None),
+                (s.args.checkpoint, s.nats, of_rows.sum(2), of_rows[:, :, seen].sum(2)),
+            ):
+                shares = [None if part is None else accuracy(part, s.y) for part in (whole, as_is, left_out)]
+                how = dict(zip(("whole", "grey taken as it is", "grey left out"), shares, strict=True))
+                covered.append({"missing": half, "model": who, "count": len(other)} | how)
+    return {"pictures of no class, AUROC against validation": rows, "half covered, accuracy": covered}
 
-    def accuracy(scores: Tensor) -> float:
-        return score(scores.argmax(1), y, scores.shape[1]).accuracy
 
-    left_out = accuracy(other_rows[:, :, : size // 2].sum(2))  # of the last set, the covered pictures
-    sections[f"{COVERED}, accuracy"] = [
-        {"model": name, "whole": accuracy(whole), "grey taken as it is": accuracy(covered), "grey left out": exact}
-        for name, whole, covered, exact in (
-            ("CNN", logits, other_logits, None),
-            (args.checkpoint, nats, other_rows.sum(2), left_out),
-        )
-    ]
-
-    sections["moved to the right, the edge repeated"] = lines = []
+def moved_aside(s: Setup) -> dict[str, list[dict]]:
+    rows = []
     for pixels in MOVED:
-        moved = shifted(x, torch.zeros_like(y), torch.full_like(y, pixels))
-        of_moved = row_log_likelihoods(model, moved).sum(2) if pixels else nats
-        bpd = float(bits(of_moved, size).mean())
-        line = {"CNN": accuracy(outputs(cnn, moved)[1]), args.checkpoint: accuracy(of_moved), "bits/dim": bpd}
-        lines.append({"pixels": pixels} | line)
-    return sections
+        moved = shifted(s.x, torch.zeros_like(s.y), torch.full_like(s.y, pixels))
+        nats = s.log_likelihoods(moved) if pixels else s.nats
+        named = {"CNN": accuracy(outputs(s.cnn, moved)[1], s.y), s.args.checkpoint: accuracy(nats, s.y)}
+        rows.append({"pixels": pixels} | named | {"bits/dim": float(bits(nats, s.size).mean())})
+    return {"moved to the right, the edge repeated": rows}
 
 
-def of_drawn_pictures(model, cnn, args, train: ImageDataset, held: ImageDataset, validation: ImageDataset) -> dict:
+def drawn_pictures(s: Setup) -> dict[str, list[dict]]:
     """The sections on drawn pictures, and the figure: below each its nearest training pictures."""
-    generator, classes = torch.Generator().manual_seed(args.seed), validation.classes
+    args, generator, classes = s.args, torch.Generator().manual_seed(s.args.seed), s.validation.classes
     labels = torch.arange(len(classes)).repeat(args.per_class)
     parts = tqdm(labels.split(2 * BATCH), desc="drawing", leave=False, disable=None)
-    drawn = torch.cat([generate(model, part, generator=generator).float().cpu() for part in parts])
-    pictures = {"drawn": drawn, "validation": validation.tensors()[0], "held": held.tensors()[0]}
-    features, logits = ({name: outputs(cnn, x)[i] for name, x in pictures.items()} for i in (0, 1))
+    drawn = torch.cat([generate(s.model, part, generator=generator).float().cpu() for part in parts])
+    pictures = {"drawn": drawn, "validation": s.x, "held": s.held.tensors()[0]}
+    features, logits = ({name: outputs(s.cnn, x)[i] for name, x in pictures.items()} for i in (0, 1))
 
-    asked = {"drawn": labels, "validation": validation.labels}
+    asked = {"drawn": labels, "validation": s.y}
     recall = {name: score(logits[name].argmax(1), y, len(classes)).recall for name, y in asked.items()}
     lines = [{"class": name} | {kind: recall[kind][label] for kind in asked} for label, name in enumerate(classes)]
     sections = {"recognised by the CNN": lines}
+    distances = frechet_distances({name: features[name] for name in asked}, features["held"])
+    sections[f"Fréchet distance to {len(s.held)} held-out training pictures, CNN's features"] = distances
 
-    count = min(map(len, pictures.values()))
-    some = {name: part[torch.randperm(len(part), generator=generator)[:count]] for name, part in features.items()}
-    sections["Fréchet distance to held-out training pictures, CNN's features"] = [
-        {"pictures": name, "count": count, "distance": frechet(some[name], some["held"])} for name in asked
-    ]
-
-    known = train.tensors()[0]
+    known = s.train.tensors()[0]
     known = torch.cat([known, known.flip(3)])  # a mirrored copy is a copy
     spaces = {
         "pixels": (known.flatten(1), {name: x.flatten(1) for name, x in pictures.items()}),
-        "features": (outputs(cnn, known)[0], features),
+        "features": (outputs(s.cnn, known)[0], features),
     }
     sections["nearest training picture, root mean square distance"] = lines = []
     shown = torch.randperm(len(drawn), generator=generator)[:SHOWN]
@@ -277,37 +254,49 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines + ["| " + " | ".join(map(cell, row.values())) + " |" for row in rows])
 
 
+def existing(path: Path, checkpoint: str) -> dict:
+    """What an earlier run has left there on these weights, or nothing."""
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return results if isinstance(results, dict) and results.get("checkpoint") == checkpoint else {}
+
+
 def run(args: argparse.Namespace) -> dict:
-    device = pick_device(args.device)
-    model = None if args.cnn_only else load_model(args.checkpoint, device)
-    size = model.config.image_size if model else 32
-    train, validation = (load_split(args.dataset, split, args.data_root, size) for split in ("train", "validation"))
-    num_classes = len(train.classes)
-    if model and model.config.num_classes != num_classes:
-        raise UsageError(f"{args.dataset} has {num_classes} classes, {args.checkpoint} {model.config.num_classes}")
-    if min(args.epochs, args.per_class) < 1:
-        raise UsageError("--epochs and --per-class must be at least 1")
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(args.seed))
-
-    def part(which: Tensor) -> ImageDataset:
-        return ImageDataset(train.images[which], train.labels[which], train.classes, [train.names[i] for i in which])
-
-    held, rest = part(order[: len(order) // 10]), part(order[len(order) // 10 :])
-    started = time.perf_counter()
-    cnn = train_cnn(*rest.tensors(), num_classes, args.epochs, device, args.seed)
+    s = Setup(args)
     results = {
-        "machine": machine(device), "date": time.strftime("%Y-%m-%d"),
+        "machine": machine(s.device), "date": time.strftime("%Y-%m-%d"),
         "command": shlex.join(["python", "-m", "benchmarks.quality", *args.typed]),
         "split": f"{args.dataset} validation", "checkpoint": None if args.cnn_only else args.checkpoint,
-        "counts": {"CNN's training": len(rest), "held out": len(held), "validation": len(validation),
-                   "drawn": 0 if args.cnn_only else args.per_class * num_classes},
-        "CNN": {"parameters": sum(p.numel() for p in cnn.parameters()), "epochs": args.epochs,
-                "seconds of training": time.perf_counter() - started},
+        "counts": {"CNN's training": len(s.rest), "held out": len(s.held), "validation": len(s.validation),
+                   "drawn": 0 if args.cnn_only else args.per_class * len(s.train.classes)},
+        "CNN": {"parameters": sum(p.numel() for p in s.cnn.parameters()), "epochs": args.epochs},
+        "sections": classified(s),
     }  # fmt: skip
-    results["sections"] = against_the_cnn(model, cnn, args, held, validation)
-    if model:
-        results["sections"] |= of_drawn_pictures(model, cnn, args, train, held, validation)
+    if s.model:
+        for section in (compared, worth_of_a_class, of_no_class, moved_aside, drawn_pictures):
+            results["sections"] |= section(s)
+        kept = existing(args.out, args.checkpoint).get("sections", {})
+        results["sections"] |= {TIMES: kept[TIMES]} if TIMES in kept else {}
     return results
+
+
+def times(args: argparse.Namespace) -> dict:
+    """The file's results with this machine's times; the CNN's weights, which do not change its time, are untrained."""
+    if not (results := existing(args.out, args.checkpoint)):
+        raise UsageError(f"{args.out} holds no results on {args.checkpoint}: run this without --time first")
+    device = pick_device(args.device)
+    model = load_model(args.checkpoint, device)
+    x = load_split(args.dataset, "validation", args.data_root, model.config.image_size).tensors()[0][:BATCH]
+    cnn = SmallCNN(model.config.num_classes).to(device).eval()
+    taken = {
+        "CNN": seconds(lambda: outputs(cnn, x), repeats=5),
+        args.checkpoint: seconds(lambda: row_log_likelihoods(model, x), repeats=3),
+    }
+    where = {"machine": machine(device), "date": time.strftime("%Y-%m-%d")}
+    rows = [{"model": name, "ms an image": 1000 * each / len(x)} | where for name, each in taken.items()]
+    return results | {"sections": results["sections"] | {TIMES: rows}}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -317,6 +306,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data-root", metavar="DIR")
     parser.add_argument("--epochs", type=int, default=20, help="of the CNN")
     parser.add_argument("--per-class", type=int, default=128, help="pictures to draw")
+    parser.add_argument("--against", action="append", metavar="NAME_OR_PATH", help="other weights for paired tests")
+    parser.add_argument("--time", action="store_true", help="measure the times alone, and write them into --out")
     parser.add_argument("--cnn-only", action="store_true", help="train and judge the CNN alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
@@ -327,7 +318,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     args.typed = sys.argv[1:] if arguments is None else arguments
     try:
-        results = run(args)
+        results = times(args) if args.time else run(args)
         text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
         write_atomically(args.out, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     except UsageError as error:

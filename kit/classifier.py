@@ -20,8 +20,8 @@ class Classifier:
     """Which weights, and how they are to classify.
 
     Args:
-        checkpoint: shipped weights (`cartoons`, `cpen455`, `cpen455-hybrid`, `cpen455-64x64`), a run's name, or a
-            .safetensors file.
+        checkpoint: shipped weights (`cartoons`, `cartoons-hard`, `cpen455`, `cpen455-hybrid`, `cpen455-64x64`), a
+            run's name, or a .safetensors file.
         device: `auto`, `cpu`, `cuda` or `mps`.
         prior: a weight for each class, `koala=2,pizza=1` say, 1 for those not named, or `1,1,2,1` in the model's order;
             all the same if not given.
@@ -47,14 +47,12 @@ class Classifier:
             raise UsageError(f"--calibrate must not be negative, not {calibrate}")
         device = pick_device(self.device)
         models = [load_model(name, device) for name in (self.checkpoint, *self.ensemble)]
-        for name, other in zip(self.ensemble, models[1:], strict=True):
-            if (size := other.config.image_size) != (own := models[0].config.image_size):
+        own, class_names = models[0].config.image_size, models[0].class_names
+        for n, name in enumerate(self.ensemble, 1):
+            if (size := models[n].config.image_size) != own:
                 raise UsageError(f"--ensemble {name} reads {size}x{size} pictures, {self.checkpoint} {own}x{own}")
-        others = zip(models, ("", *self.ensemble), strict=True)
-        models = [
-            with_classes(model, models[0].class_names, f"--ensemble {name}", self.checkpoint) for model, name in others
-        ]
-        self.prior_of(models[0].class_names)
+            models[n] = with_classes(models[n], class_names, f"--ensemble {name}", self.checkpoint)
+        self.prior_of(class_names)
         return models
 
     def pictures(self, models: list[ConditionalPixelCNN], dataset: str, split: str, root: str | None) -> ImageDataset:
@@ -108,8 +106,8 @@ class Classifier:
     def judge(
         self, models: list[ConditionalPixelCNN], nats: Tensor, dataset: str, root: str | None, calibrate: int
     ) -> tuple[Tensor, str]:
-        """What `log_likelihoods` came to -> log p(y | x) (N, C), and in words how; calibrated on so many training
-        pictures of the data set, unless that is 0."""
+        """What `log_likelihoods` came to -> log p(y | x) (N, C), and in words how. Unless `calibrate` is 0, it fits a
+        temperature and class biases on so many training pictures; the biases change labels, not confidence alone."""
         precision = pick_precision(next(models[0].parameters()).device, self.precision)
         how = f"{', '.join([self.checkpoint, *self.ensemble])}, computed in {str(precision).removeprefix('torch.')}"
         if self.mirror:

@@ -25,7 +25,7 @@ TORCHRUN = [sys.executable, "-c", STARTED]
 
 @contextlib.contextmanager
 def joined() -> Iterator[None]:
-    """While open, the processes that `torchrun` started can talk to each other. One process has nobody to talk to."""
+    """While open, the processes that `torchrun` started can talk to each other; it does nothing for a single one."""
     if not by_torchrun() or dist.is_initialized():
         yield
         return
@@ -80,7 +80,7 @@ def total(value: Tensor) -> Tensor:
 
 
 def anywhere(flag: bool) -> bool:
-    """Whether it is so in any process: all hear the same answer."""
+    """Whether it is so in any process: all get the same answer."""
     return bool(total(torch.tensor(float(flag))))
 
 

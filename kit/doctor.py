@@ -97,7 +97,7 @@ def _resources() -> list[Finding]:
 
     found = importlib.machinery.PathFinder.find_spec("utils")  # what `import utils` would take in a new kernel
     first = found is not None and Path(found.origin or "").parent == KIT / "utils"
-    weights = [name for name in checkpoints.SHIPPED if _readable(checkpoints.FOLDER / f"{name}.safetensors")]
+    weights = [name for name in checkpoints.SHIPPED if _readable(checkpoints.shipped(name))]
     rest = [name for name in checkpoints.SHIPPED if name not in weights]
     try:
         course = f"course's data in {shown(data.find_cpen455(find_root('cpen455')))}"

@@ -76,7 +76,7 @@ def download_cpen455(target: str | Path | None = None, url: str | None = None, t
     except BadArchive as error:
         raise UsageError(f"{_plain(url)} is refused: {error}; nothing was kept: {OTHER}") from None
     except OSError as error:
-        cure = "mend that, or choose a folder with --root DIR and name it in $CPEN455_ROOT"
+        cure = "fix that, or choose a folder with --root DIR and name it in $CPEN455_ROOT"
         raise UsageError(f"cannot write {target}: {error.strerror or error}; {cure}") from None
     print(f"{target} is complete: {len(manifest)} files, each checked by its SHA-256")
 
@@ -184,7 +184,7 @@ def download_cifar10(root: str | Path | None = None, url: str | None = None, tim
             counts = [len(official(str(root), train=train, download=True)) for train in (True, False)]
     except (OSError, RuntimeError, http.client.HTTPException, UnicodeError) as error:
         if isinstance(error, OSError) and error.errno in HERE:
-            cure = "mend that, or choose a folder with --root DIR and give it as --data-root too"
+            cure = "fix that, or choose a folder with --root DIR and give it as --data-root too"
             raise UsageError(f"cannot write {root}: {error.strerror}; {cure}") from None
         raise UsageError(f"{_plain(url)} did not come whole into {root}: {_reason(error, timeout)}; {OTHER}") from None
     finally:

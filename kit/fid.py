@@ -5,14 +5,15 @@ Two sets of pictures are each described by a Gaussian over an Inception network'
     |m1 - m2|^2 + Tr(C1 + C2 - 2 (C1 C2)^(1/2))
 
 It falls with the number of pictures, even between two halves of one set, and depends on which features are taken:
-numbers compare only at the same dims, counts and reference. Source: Heusel et al. 2017 (arXiv 1706.08500).
+numbers compare only at the same dims, counts and reference. How fast it falls depends on the model, so equal counts do
+not cure that; `extrapolated` does. Sources: Heusel et al. 2017 (arXiv 1706.08500), Chong and Forsyth 2020 (1911.07023).
 """
 
 import contextlib
 import hashlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -28,6 +29,7 @@ from utils.model import ConditionalPixelCNN
 from utils.pictures import find_pictures, read_images, say_left_out
 
 from . import distributed
+from .console import typed
 from .platforms import KAGGLE_INPUT
 from .samples import list_samples
 
@@ -37,6 +39,7 @@ DIMS = (64, 192, 768, 2048)  # pytorch-fid's
 COURSE_DIMS, COURSE_SAMPLES = 192, 100  # the course scores 4 x 25 samples on 192 features
 BATCH_SIZE = 50  # pytorch-fid's: another one would round differently
 NR_SPLITS = 5
+NR_SIZES = 6  # of the sets that `extrapolated` draws a line through
 
 
 @dataclass(frozen=True)
@@ -88,11 +91,11 @@ def fid(
     except ValueError as error:
         raise UsageError(f"pytorch-fid finds no root of these covariances ({error}): use more pictures") from None
 
-    bar, spread = "", []
+    bar, spread = "", [limit(x, y, [file.name.partition("_")[0] for file in samples])]
     if bootstrap:
         deviation, floor, (some, others) = error_and_floor(x, y, bootstrap)
         bar = f" ± {deviation:.3f}"
-        spread = [
+        spread += [
             f"floor      {floor:.3f}: {some} of the reference against {others} others, mean of {NR_SPLITS} splits",
             f"±          one standard deviation over {bootstrap} bootstrap resamplings of both sets",
         ]
@@ -171,8 +174,8 @@ def find_weights(download: bool = False) -> Path:
             raise UsageError(f"$FID_INCEPTION names {given}, where there is no file")
         if not download:
             raise UsageError(
-                f"no Inception weights: add --download (95 MB, from {FID_WEIGHTS_URL}), or put that file at {cache}, "
-                f"in Kaggle's input, or where $FID_INCEPTION says"
+                f"no Inception weights: {typed('fid', '--download')} fetches them (95 MB); or put {FID_WEIGHTS_URL} at "
+                f"{cache}, in Kaggle's input, or where $FID_INCEPTION says"
             )
         cache.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -183,7 +186,7 @@ def find_weights(download: bool = False) -> Path:
     if not digest.startswith(DIGEST):
         raise UsageError(
             f"{found} is not the published Inception network: its SHA-256 begins with {digest[:8]}, not {DIGEST}; "
-            f"remove it and add --download, or fetch {FID_WEIGHTS_URL}"
+            f"remove it, then {typed('fid', '--download')}, or fetch {FID_WEIGHTS_URL}"
         )
     return found
 
@@ -234,3 +237,50 @@ def error_and_floor(x: np.ndarray, y: np.ndarray, bootstrap: int) -> tuple[float
     splits = [rng.permutation(y) for _ in range(NR_SPLITS)]
     floor = np.mean([frechet_distance(split[:some], split[some:]) for split in splits])
     return float(np.std(resampled, ddof=1)), float(floor), (some, len(y) - some)
+
+
+def set_sizes(count: int, dims: int) -> list[int]:
+    """Of subsets of `count` pictures, evenly spaced over 1/N; none if they are fewer than 4 x dims: below 2 x dims the
+    distance is no straight line over 1/N."""
+    low = max(2 * dims, count // 5)
+    return [] if count < 2 * low else [round(1 / inverse) for inverse in np.linspace(1 / low, 1 / count, NR_SIZES)]
+
+
+def extrapolated(
+    x: np.ndarray,
+    y: np.ndarray,
+    counts: Sequence[int] = (),
+    draws: int = 10,
+    seed: int = 0,
+    labels: Sequence | None = None,
+) -> tuple[float, list[tuple[int, float]]]:
+    """The distance of features x (N, D) from y for infinitely many x. That of n of them is about c/n too large, with a
+    c that depends on the model: a line over 1/n, fitted to sets of several sizes, ends at the distance without it.
+    -> its end, and for each size the mean over `draws` random subsets. With labels (N,) each has the whole set's shares
+    of the classes: chance in the shares would be another bias. Raises UsageError for too few pictures."""
+    counts, rng = list(counts) or set_sizes(*x.shape), np.random.default_rng(seed)
+    classes = np.zeros(len(x)) if labels is None else np.asarray(labels)
+    if len(set(counts)) < 2 or not 2 <= min(counts) <= max(counts) <= len(x):
+        raise UsageError(f"no line over 1/N: {len(x)} pictures with {x.shape[1]} features, counts {counts}")
+
+    def distance(n: int) -> float:  # of the first n, in an order that mixes the classes evenly
+        order, place = rng.permutation(len(x)), np.empty(len(x))
+        for label in np.unique(classes):
+            mine = order[classes[order] == label]
+            place[mine] = (np.arange(len(mine)) + 0.5) / len(mine)
+        return frechet_distance(x[order[np.argsort(place[order], kind="stable")[:n]]], y)
+
+    means = [float(np.mean([distance(n) for _ in range(draws if n < len(x) else 1)])) for n in counts]
+    return float(np.polyfit(1 / np.array(counts), means, 1)[1]), list(zip(counts, means, strict=True))
+
+
+def limit(x: np.ndarray, y: np.ndarray, labels: Sequence | None = None) -> str:
+    """A line on the distance of infinitely many samples x from y."""
+    dims = x.shape[1]
+    if not (counts := set_sizes(*x.shape)):
+        return f"limit      not known: a line over 1/N needs {4 * dims} samples or more for {dims} dims, not {len(x)}"
+    value, said = extrapolated(x, y, counts, max(10, 4096 // dims), labels=labels)[0], ", ".join(map(str, counts))
+    return (
+        f"limit      {value:.3f} for infinitely many samples: the end of a line over 1/N, fitted to sets of {said}; "
+        f"fewer samples make the distance larger, by an amount that depends on the model"
+    )

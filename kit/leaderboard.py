@@ -62,7 +62,7 @@ def check(path: str | Path, names: list[str], format: str = "2024") -> list[int]
         names = [PurePosixPath(name).name for name in names]
     if len(set(names)) != len(names):
         twice = next(name for n, name in enumerate(names) if name in names[:n])
-        raise UsageError(f"{twice} is there twice: every picture of the test split has one row")
+        raise UsageError(f"{twice} appears twice: every picture of the test split has one row")
     if len(found) != len(names):
         raise UsageError(f"a submission has {len(names)} rows, one a picture; this one has {len(found)}")
     for number, (row, name) in enumerate(zip(found, names, strict=True), start=1):
@@ -74,7 +74,7 @@ def check(path: str | Path, names: list[str], format: str = "2024") -> list[int]
 
 
 def write_log_likelihoods(path: str | Path, nats: Tensor) -> Path:
-    """Keeps log p(x | y), (N, C) in the rows' order, beside a submission: its name with the suffix .npy."""
+    """Keeps log p(x | y), (N, C) in the rows' order, next to a submission: its name with the suffix .npy."""
     beside = Path(path).with_suffix(".npy")
     if beside == Path(path):
         raise UsageError(f"--out {path} would be overwritten by the log-likelihoods: give it the suffix .csv")

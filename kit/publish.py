@@ -1,7 +1,7 @@
 """Publishes a copy of the kit where people run notebooks in a browser.
 
     make kaggle USERNAME=you            dist/kaggle/: data sets of the kit and the photographs, notebooks as kernels
-    make colab REPOSITORY=you/kit       badges and first cells that name the GitHub repository `you/kit`
+    make colab REPOSITORY=you/kit       badges, first cells and a README that name the GitHub repository `you/kit`
 
 Nothing is uploaded from here; what to type next is printed.
 """
@@ -112,7 +112,8 @@ def write_json(values: dict, path: Path) -> None:
 
 
 def colab(repository: str) -> str:
-    """Writes the repository's name into build.py, badges and first cells; -> the addresses and what to type next.
+    """Writes the repository's name into build.py, badges, first cells and the README's line that clones; -> the
+    addresses and what to type next.
 
     Raises UsageError for what cannot be a GitHub repository; nothing is written then.
     """
@@ -128,6 +129,9 @@ def colab(repository: str) -> str:
         notebook = nbformat.read(path, as_version=4)
         build.stamp(notebook, path.name)
         stamped[path] = nbformat.writes(notebook) + "\n"
+    readme = KIT / "README.md"
+    clone = f"git clone https://github.com/{repository}\ncd {repository.partition('/')[2]}"
+    stamped[readme] = re.sub(r"git clone https://github\.com/\S+\ncd \S+", clone, readme.read_text(encoding="utf-8"))
     for path, text in stamped.items():
         write_atomically(path, partial(Path.write_text, data=text, encoding="utf-8"))
     address = f"https://colab.research.google.com/github/{repository}/blob/main/notebooks"

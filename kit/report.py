@@ -22,7 +22,7 @@ from utils.model import ConditionalPixelCNN
 from .metrics import best_epoch, read_metrics, validated, whole
 from .platforms import KIT, find_weights, load_model, load_pictures, machine
 from .runs import RunConfig, read_config
-from .scores import NAMED, draw_confusion, lowest, percent, wilson_interval
+from .scores import NAMED, draw_confusion, lowest, paired, percent, wilson_interval
 from .widgets.base import captioned, to_png
 
 DRAWN = 4  # pictures of each class
@@ -61,8 +61,7 @@ def examine(
     name: str, split: str = "validation", dataset: str | None = None, data_root: str | Path | None = None
 ) -> Examined:
     """Evaluates a checkpoint, which `find_weights` takes, in float32, as `python -m kit evaluate` does; draws from it.
-    If not given, the data are those that the run, or the shipped weights, were trained on.
-    Raises UsageError: no such weights or data, other classes, a split without labels."""
+    If not given, the data are those it was trained on. UsageError: no such weights or data, other classes, no label."""
     file = find_weights(name)
     model = load_model(name, device.pick_device())
     config, lines, epoch = None, [], ""
@@ -154,6 +153,9 @@ def scores(examined: list[Examined]) -> None:
         }
         columns.append((each.name, rows))
     table(columns)
+    a, b = examined[0], examined[-1]
+    if len(examined) == 2 and torch.equal(a.x, b.x) and torch.equal(a.y, b.y):
+        sentence(paired(a.nats.argmax(dim=1), b.nats.argmax(dim=1), a.y, (a.name, b.name)))
 
 
 def settings(examined: list[Examined]) -> None:
@@ -200,7 +202,7 @@ def rough_fid(examined: list[Examined]) -> None:
     for each in examined:
         last = next((line for line in reversed(each.lines) if "fid" in line), None)
         if not last:
-            sentence(f"{each.name} has no FID in its metrics: train --fid-every N writes one there.")
+            sentence(f"{each.name} has no FID in its metrics: it was trained without --fid-every.")
             continue
         drawn, real = last["fid_counts"]
         sentence(
@@ -259,8 +261,7 @@ def most_confused(examined: list[Examined]) -> None:
 def galleries(examined: list[Examined]) -> None:
     for each in examined:
         sentence(f"{each.name}, {each.file}: {DRAWN} pictures of each class, random by seed 0, none picked")
-        zoom = max(1, 96 // each.model.config.image_size)
-        sheet = figures.gallery(each.drawn, each.labels, each.model.class_names, zoom)
+        sheet = figures.gallery(each.drawn, each.labels, each.model.class_names, max(1, 96 // each.drawn.shape[-1]))
         picture(sheet, f"pictures drawn by {each.name}")
 
 

@@ -49,13 +49,13 @@ class RunConfig(TrainConfig):
         compile: train through `torch.compile`: a minute or two of warm-up, then faster steps; on a CPU it needs
             a C++ compiler.
         validate_every: epochs between validations; the last epoch is always validated.
-        validate_limit: validate on so many of the validation pictures, chosen at random, every class in its proportion;
-            0 is all.
-        checkpoint_every: epochs between writings of `last.pt`, from which a run resumes.
+        validate_limit: validate on this many of the validation pictures, chosen at random, every class in its
+            proportion; 0 is all.
+        checkpoint_every: epochs between saves of `last.pt`, from which a run resumes.
         sample_every: epochs between galleries drawn with the averaged weights; 0 draws none.
         fid_every: epochs between rough FIDs, 25 samples of each class at 192 dims against the validation pictures,
             both at the model's size: for watching one run, not for comparing with others; 0 computes none.
-        time_limit: `11h30m`, say: save and stop when so much time has passed, before a platform's own limit.
+        time_limit: `11h30m`, say: save and stop after this time, before a platform's own limit.
         wandb: Weights & Biases: `auto` (online if there is a key), `online`, `offline` or `off`.
 
     Raises:

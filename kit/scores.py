@@ -29,15 +29,26 @@ def wilson_interval(hits: int, count: int) -> tuple[float, float]:
     return interval.low, interval.high
 
 
+def sign_test(only_first: int, only_second: int) -> float:
+    """The exact two-sided p of two classifiers on the same pictures, of which each names so many right alone."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(only_first, only_first + only_second).pvalue) if only_first + only_second else 1.0
+
+
+def paired(first: Tensor, second: Tensor, labels: Tensor, names: tuple[str, str] = ("A", "B")) -> str:
+    """Two predictions (N,) for the same pictures compared, in one sentence; pictures of unknown label are left out."""
+    known = labels != UNKNOWN
+    hit, other = (p[known].cpu() == labels[known].cpu() for p in (first, second))
+    alone = int((hit & ~other).sum()), int((other & ~hit).sum())
+    value = "p < 0.0001" if (p := sign_test(*alone)) < 1e-4 else f"p = {p:.1g}" if p < 0.1 else f"p = {p:.2f}"
+    return f"right alone: {names[0]} {alone[0]}, {names[1]} {alone[1]} of {int(known.sum())}; sign test {value}"
+
+
 def report(
-    nats: Tensor,
-    logits: Tensor,
-    dataset: ImageDataset,
-    model: ConditionalPixelCNN,
-    split: str,
-    how: str,
+    nats: Tensor, logits: Tensor, dataset: ImageDataset, model: ConditionalPixelCNN, split: str, how: str,
     table: Path | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Prints bits per dimension by `nats` and, by `logits`, accuracy, F1, recall and confusion. Both: (N, C). A matrix
     of confusion that is too wide to print is written to `table`, if given, as CSV."""
     image_size, y = model.config.image_size, dataset.labels
@@ -96,9 +107,8 @@ def show_lowest(scores: classify.Scores, classes: tuple[str, ...], table: Path |
     for label in lowest(scores):
         counts = scores.confusion[label].clone()
         of, counts[label] = int(counts.sum()), 0
-        others = [
-            f"{names[c]} ({counts[c]})" for c in counts.argsort(descending=True, stable=True).tolist() if counts[c]
-        ]
+        order = counts.argsort(descending=True, stable=True).tolist()
+        others = [f"{names[c]} ({counts[c]})" for c in order if counts[c]]
         say(f"{padded(names[label], width)}{percent(scores.recall[label]):>8}{of:>10}  {listing(others, 3) or '-'}")
     if absent := [name for name, recall in zip(names, scores.recall, strict=True) if math.isnan(recall)]:
         say(f"without a picture here: {listing(absent, 5)}")
@@ -109,9 +119,8 @@ def write_confusion(confusion: Tensor, classes: tuple[str, ...], path: Path) -> 
 
     def write(temporary: Path) -> None:
         with open(temporary, "w", newline="", encoding="utf-8-sig", errors="backslashreplace") as file:
-            csv.writer(file).writerows(
-                [["truth", *classes], *([name, *row] for name, row in zip(classes, confusion.tolist(), strict=True))]
-            )
+            rows = zip(classes, confusion.tolist(), strict=True)
+            csv.writer(file).writerows([["truth", *classes], *([name, *row] for name, row in rows)])
 
     try:
         if rank() == 0:

@@ -152,7 +152,7 @@ def run_child(command: list[str], stop: StopRequest) -> int:
 
 
 def summarise(folder: Path, grid: dict[str, list], done: dict[str, dict]) -> None:
-    """Prints a table of the finished runs and writes it as table.md, with figure.png beside it."""
+    """Prints a table of the finished runs and writes it as table.md, and figure.png next to it."""
     scores = {}
     results: Results = defaultdict(list)
     for name, point in done.items():

@@ -229,6 +229,34 @@ def test_evaluate(weights, picture_folder, capsys):
     assert [row.split()[-2:] for row in rows] == [["3", "0"], ["3", "0"]]
 
 
+def test_evaluate_against_others(weights, picture_folder, tmp_path, capsys):
+    """Plainly is without mirror, prior and ensemble; labels meet by class name, pictures at each model's own size."""
+    where = ["--checkpoint", str(weights), "--dataset", "folder", "--data-root", str(picture_folder)]
+    assert main(["evaluate", *where]) == 0
+    alone = capsys.readouterr().out.splitlines()
+    assert main(["evaluate", *where, "--against", str(weights)]) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    both = f"right alone: as above 0, {weights} plainly 0 of 6; sign test p = 1.00"
+    assert lines == alone and last == f"paired comparison   {both}"
+    assert main(["evaluate", *where, "--prior=1,0", "--mirror", "--calibrate=4", "--against", str(weights)]) == 0
+    said = capsys.readouterr().out
+    recall = [float(alone[-2:][n].split()[1].strip("%")) / 100 for n in (0, 1)]
+    first, second = 3 - round(3 * recall[0]), round(3 * recall[1])  # all are taken for the first class
+    assert f"right alone: as above {first}, {weights} plainly {second} of 6" in said
+
+    other = small_model(torch.float32, num_classes=2, image_size=16)
+    other.class_names = ("light", "dark")
+    checkpoints.save_model(other, tmp_path / "other.safetensors")
+    where[1] = str(tmp_path / "other.safetensors")
+    assert main(["evaluate", *where]) == 0
+    others = capsys.readouterr().out
+    where[1] = str(weights)
+    assert main(["evaluate", *where, "--against", str(tmp_path / "other.safetensors")]) == 0
+    found = re.search(r"right alone: as above (\d), .* plainly (\d) of 6", capsys.readouterr().out)
+    right = [round(6 * float(re.search(r"accuracy +([\d.]+)%", text)[1]) / 100) for text in ("\n".join(alone), others)]
+    assert int(found[1]) - int(found[2]) == right[0] - right[1]
+
+
 def test_evaluate_without_labels(course_data, tmp_path, capsys):
     checkpoints.save_model(small_model(torch.float32, num_classes=4), tmp_path / "four.safetensors")
     where = [
@@ -241,6 +269,8 @@ def test_evaluate_without_labels(course_data, tmp_path, capsys):
     ]
     assert main(["evaluate", *where, "--split", "test"]) == 0
     assert "no label is known" in capsys.readouterr().out
+    against = ["evaluate", *where, "--split", "test", "--against", where[1]]
+    assert_refused(capsys, against, "--against", "no label of the cpen455 test split is known")
 
 
 def test_generate(weights, tmp_path, capsys):
@@ -408,6 +438,11 @@ def test_wrong_settings_of_the_others(weights, picture_folder, tmp_path, capsys)
     other = save_small_model(tmp_path / "three.safetensors", 3)
     assert_refused(
         capsys, ["evaluate", *model, "--ensemble", other], f"--ensemble {other} has others: dark, light, other"
+    )
+    where = [*model, "--dataset", "folder", "--data-root", picture_folder]
+    assert_refused(capsys, ["evaluate", *where, "--against", "nothing"], "no weights found for 'nothing'")
+    assert_refused(
+        capsys, ["evaluate", *where, "--against", other], f"--against {other} has others: dark, light, other"
     )
     assert_refused(capsys, ["classify", *model, tmp_path / "nothing.png"], "nothing.png")
     assert_refused(capsys, ["generate", *model, "--out", tmp_path / "out", "--classes", "cat"], "unknown class 'cat'")

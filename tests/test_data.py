@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kit.widgets.upload import read_upload
-from utils import UsageError, data
+from utils import UsageError, cartoons, data
 from utils.cartoons import draw
 from utils.data import ImageDataset, load_split, shifted, to_bytes, to_float
 from utils.mixture import to_levels
@@ -59,6 +59,71 @@ def test_cartoons_are_the_same_every_time_and_differ_between_splits():
     large, _ = draw("validation", image_size=64)
     shrunk = large.reshape(500, 3, 32, 2, 32, 2).mean((3, 5))
     assert np.abs(shrunk - first).mean() < 6  # the same scene, drawn finer
+
+
+def test_hard_cartoons_are_other_pictures_of_the_same_classes():
+    pictures = load_split("cartoons-hard", "validation")
+    assert torch.equal(pictures.images, load_split("cartoons-hard", "validation").images)
+    easy = load_split("cartoons", "validation")
+    assert pictures.classes == easy.classes and torch.equal(pictures.labels, easy.labels)
+    assert (pictures.images != easy.images).flatten(1).any(dim=1).all()
+    assert not torch.equal(pictures.images, load_split("cartoons-hard", "test").images)
+    finer = load_split("cartoons-hard", "validation", image_size=64).images.float()
+    assert (torch.nn.functional.avg_pool2d(finer, 2) - pictures.images).abs().mean() < 6
+
+
+TROUBLES = ["small", "odd-coloured", "blurred", "half-covered", "dark"]
+
+
+def with_troubles(monkeypatch, *befall: str) -> np.ndarray:
+    """Fifty pizzas of the same random numbers, in colours without grain, that all have these troubles and no others."""
+    calls = iter(TROUBLES)
+
+    def where(canvas, trouble, none):
+        canvas.rng.random((canvas.count, 1, 1))
+        return np.broadcast_to(trouble if next(calls) in befall else none, (canvas.count, 1, 1))
+
+    monkeypatch.setattr(cartoons.HardCanvas, "where", where)
+    monkeypatch.setattr(cartoons.Canvas, "develop", lambda canvas: canvas.rgb)
+    return cartoons.pizza(cartoons.HardCanvas(np.random.default_rng(0), 50, 32))
+
+
+def test_each_trouble_does_what_it_is_called(monkeypatch):
+    plain = with_troubles(monkeypatch)
+    salami = (plain[:, 0] - plain[:, 1] > 0.4).sum(axis=(1, 2))  # red pixels of a picture
+    assert salami.min() > 20
+    small = with_troubles(monkeypatch, "small")
+    assert ((small[:, 0] - small[:, 1] > 0.4).sum(axis=(1, 2)) < salami).all()
+    odd = with_troubles(monkeypatch, "odd-coloured")
+    inside = ((odd > 0) & (odd < 1)).all(axis=1)  # not cut off
+    assert np.allclose(odd.mean(axis=1)[inside], plain.mean(axis=1)[inside])  # as light as before
+    redness = (odd[:, 0] - odd[:, 1]).max(axis=(1, 2))
+    assert redness.min() < 0.2 and redness.max() > 0.4  # of any hue
+    blurred = with_troubles(monkeypatch, "blurred")
+    steps = [np.abs(np.diff(rgb, axis=3)).max(axis=(1, 2, 3)) for rgb in (blurred, plain)]
+    assert (steps[0] < 0.7 * steps[1]).all()
+    assert np.abs(blurred.mean(axis=(2, 3)) - plain.mean(axis=(2, 3))).max() < 0.05  # nothing is lost
+    covered = with_troubles(monkeypatch, "half-covered")
+    changed = (covered != plain).any(axis=1).mean(axis=(1, 2))  # share of the pixels
+    assert changed.min() > 0.05 and 0.4 < changed.max() <= 0.6
+    dark = with_troubles(monkeypatch, "dark")
+    ratio = (dark / plain).reshape(50, -1)
+    assert np.allclose(ratio, ratio[:, :1]) and ratio.min() >= 0.06 and ratio.max() <= 0.7
+
+
+def test_hues_turned_by_a_third_are_those_of_the_next_channel(monkeypatch):
+    turns = iter([2 * np.pi / 3])
+    monkeypatch.setattr(cartoons.HardCanvas, "where", lambda canvas, _, none: np.full((1, 1, 1), next(turns, none)))
+    monkeypatch.setattr(cartoons.Canvas, "develop", lambda canvas: canvas.rgb)
+    canvas = cartoons.HardCanvas(np.random.default_rng(0), 1, 4)
+    canvas.rgb = np.random.default_rng(1).uniform(0, 1, (1, 3, 4, 4))
+    before = canvas.rgb
+    assert np.allclose(canvas.develop(), np.roll(before, 1, axis=1))
+
+
+def test_half_of_the_hard_cartoons_have_each_trouble():
+    canvas = cartoons.HardCanvas(np.random.default_rng(0), 1000, 8)
+    assert 440 < canvas.where(np.ones(1), np.zeros(1)).sum() < 560
 
 
 def test_course_data(course_data):

@@ -114,9 +114,9 @@ def test_evaluating_and_drawing_are_shared_out(tmp_path):
     model.class_names = ("burger", "panda", "koala", "pizza")
     checkpoints.save_model(model, tmp_path / "m.safetensors")
     weights = f"--checkpoint={tmp_path / 'm.safetensors'}"
-    said, drawn = [], []
+    said, drawn, against = [], [], ["--against", weights.partition("=")[2], "--mirror"]
     for processes in (1, 2):
-        done = run(tmp_path, processes, tmp_path / "unused", "evaluate", weights, "--device=cpu")
+        done = run(tmp_path, processes, tmp_path / "unused", "evaluate", weights, "--device=cpu", *against)
         assert done.returncode == 0, done.stderr
         said.append(done.stdout)
         out = tmp_path / f"out{processes}"
@@ -132,7 +132,7 @@ def test_evaluating_and_drawing_are_shared_out(tmp_path):
         )
         assert done.returncode == 0, done.stderr
         drawn.append({path.name: path.read_bytes() for path in out.iterdir()})
-    assert "500 pictures" in said[0] and said[0] == said[1]
+    assert "500 pictures" in said[0] and said[0] == said[1] and said[0].count("right alone: as above ") == 1
     assert len(drawn[0]) == 4 and drawn[0] == drawn[1]
 
 

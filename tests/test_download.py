@@ -403,7 +403,7 @@ def test_a_failing_rename_puts_the_old_folder_back(server, files, target, monkey
     monkeypatch.setattr(os, "rename", failing)
     with pytest.raises(
         UsageError,
-        match=r"cannot write .*cpen455: .*Permission denied.*; mend that, or choose a folder with --root DIR",
+        match=r"cannot write .*cpen455: .*Permission denied.*; fix that, or choose a folder with --root DIR",
     ):
         download_cpen455(target, server.url)
     assert contents(target) == old
@@ -438,7 +438,7 @@ def test_a_folder_that_only_a_system_has_written_to_is_filled(server, files, tar
 def test_nowhere_to_write(server, files, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(
-        UsageError, match=r"cannot write .*(Not a directory|File exists).*; mend that, or choose a folder with --root"
+        UsageError, match=r"cannot write .*(Not a directory|File exists).*; fix that, or choose a folder with --root"
     ):
         download_cpen455(tmp_path / "file" / "cpen455", server.url)
 
@@ -472,7 +472,7 @@ def test_a_full_disk(server, files, target):
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (40000, before[1]))
         with pytest.raises(
-            UsageError, match=r"cannot write .*File too large.*; mend that, or choose a folder with --root DIR"
+            UsageError, match=r"cannot write .*File too large.*; fix that, or choose a folder with --root DIR"
         ):
             download_cpen455(target, server.url)
     finally:

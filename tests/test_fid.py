@@ -9,6 +9,7 @@ import pickle
 from pathlib import Path
 from unittest import mock
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -107,6 +108,7 @@ def test_equals_pytorch_fids_own_command(weights, as_they_are, tmp_path, monkeyp
     assert theirs > 1 and f"FID {theirs:.3f} ± " in said and "64 dims, 80 generated, 90 reference" in said
     assert all(str(path) in said for path in (generated, reference, weights))
     assert "45 of the reference against 45 others" in said
+    assert "limit      not known" in said and "256 samples or more for 64 dims, not 80" in said
     assert "the samples are 32x32, the reference 64x64" in said and "--resize-reference removes it" in said
 
     score = fid.fid(generated, reference, 64, bootstrap=0, resize_reference=True)
@@ -171,6 +173,76 @@ def test_error_bar_is_the_spread_over_fresh_sets_and_the_floor_that_of_the_refer
     assert fid.error_and_floor(draw(30, 1.0), draw(400, 0.0), bootstrap=2)[2] == (30, 370)
     once, again = (fid.error_and_floor(np.eye(9), np.eye(9) * 2, bootstrap=3) for _ in range(2))
     assert once == again
+
+
+def test_extrapolation_takes_the_bias_away():
+    """Normal distributions in 6 dimensions, equal means, standard deviations 2 and 1: the distance is 6 (2 - 1)^2 = 6.
+    The reference's own bias, of 40,000, is below 0.001."""
+    rng = np.random.default_rng(0)
+    y, ends, largest = rng.normal(size=(40_000, 6)), [], []
+    for seed in range(12):
+        x = 2 * rng.normal(size=(300, 6))
+        end, points = fid.extrapolated(x, y, draws=3, seed=seed)
+        assert [count for count, _ in points] == fid.set_sizes(300, 6) == [60, 71, 88, 115, 167, 300]
+        assert points[-1][1] == pytest.approx(fid.frechet_distance(x, y))
+        ends.append(end)
+        largest.append(points[-1][1])
+    assert abs(np.mean(ends) - 6) < 0.5 * abs(np.mean(largest) - 6)
+    assert np.mean(largest) > 6 and abs(np.mean(ends) - 6) < 0.1
+    assert fid.extrapolated(x, y, draws=3, seed=seed)[0] == end, "the seed fixes it"
+
+
+def test_extrapolation_is_the_straight_line_through_the_means(monkeypatch):
+    """By hand: a distance of 3 + 40/N ends at 3, whatever the sizes."""
+    monkeypatch.setattr(fid, "frechet_distance", lambda x, y: 3 + 40 / len(x))
+    end, points = fid.extrapolated(np.zeros((90, 2)), np.zeros((5, 2)), counts=[10, 20, 80], draws=2)
+    assert end == pytest.approx(3) and points == [(10, 7.0), (20, 5.0), (80, 3.5)]
+
+
+def test_subsets_have_the_shares_of_the_whole_set(monkeypatch):
+    seen = []
+    monkeypatch.setattr(fid, "frechet_distance", lambda x, y: seen.append(x) or 1.0)
+    labels = np.array([2] * 20 + [5] * 10)
+    x = np.stack([labels, np.arange(30)], axis=1)
+    fid.extrapolated(x, x, counts=[9, 15, 30], draws=40, labels=labels)
+    assert [len(set(subset[:, 1])) for subset in seen] == [9] * 40 + [15] * 40 + [30], "nothing twice"
+    assert all(abs(3 * (subset[:, 0] == 5).sum() - len(subset)) <= 1 for subset in seen)
+    assert set(np.concatenate(seen[:40])[:, 1]) == set(range(30)) and len({str(subset) for subset in seen}) == 81
+
+
+def test_exact_shares_leave_no_bias_of_chance_in_the_shares():
+    """Four classes far apart, each a quarter of samples and reference: the distance is 0 in the limit."""
+    rng = np.random.default_rng(0)
+    ends: dict[bool, list[float]] = {True: [], False: []}
+    y = 9 * np.repeat(np.eye(4), 5000, axis=0) + rng.normal(size=(20_000, 4))
+    labels = np.repeat(range(4), 50)
+    for _ in range(8):
+        x = 9 * np.eye(4)[labels] + rng.normal(size=(200, 4))
+        for with_labels in ends:
+            ends[with_labels].append(fid.extrapolated(x, y, labels=labels if with_labels else None)[0])
+    assert abs(np.mean(ends[True])) < 0.05 and np.mean(ends[False]) < -0.3
+
+
+def test_too_few_for_an_extrapolation():
+    x = np.random.default_rng(0).normal(size=(255, 64))
+    assert fid.set_sizes(255, 64) == [] and fid.set_sizes(256, 64)[0] == 128 and fid.set_sizes(256, 64)[-1] == 256
+    assert "not known" in fid.limit(x, x) and "256 samples or more for 64 dims, not 255" in fid.limit(x, x)
+    for counts in ((), (10,), (10, 10), (10, 256), (1, 10)):
+        with pytest.raises(UsageError, match="no line over 1/N"):
+            fid.extrapolated(x, x, counts)
+
+
+def test_the_command_prints_the_limit_with_its_sets(weights, as_they_are, tmp_path, capsys):
+    generated, reference = write_samples(tmp_path / "g", 64), write_reference(tmp_path / "r", 90, 32)
+    folders = ["--generated", str(generated), "--reference", str(reference)]
+    assert main(["fid", *folders, "--dims=64", "--bootstrap=0", "--device=cpu"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("limit ")]
+    assert "fitted to sets of 128, 142, 160, 183, 213, 256" in line and "depends on the model" in line
+    network = fid.load_network(weights, 64)
+    files = (fid.list_samples(generated), sorted(reference.iterdir()))
+    x, y = (fid.inception_features(network, data.read_images(each, 32, 32)) for each in files)
+    classes = np.repeat(range(4), 64)
+    assert line.split()[1] == f"{fid.extrapolated(x, y, draws=64, labels=classes)[0]:.3f}"
 
 
 def assert_refused(*words, **arguments):
@@ -270,7 +342,7 @@ def test_download_only_when_asked_checked_and_whole(weights, tmp_path, monkeypat
     monkeypatch.setenv("TORCH_HOME", str(home))
     monkeypatch.setattr(inception, "FID_WEIGHTS_URL", weights.as_uri())
     cached = home / "hub" / "checkpoints" / fid.WEIGHTS
-    with pytest.raises(UsageError, match="add --download"):
+    with pytest.raises(UsageError, match="fid --download fetches them"):
         fid.find_weights()
     good = fid.DIGEST
     monkeypatch.setattr(fid, "DIGEST", "6726825d")
@@ -283,6 +355,43 @@ def test_download_only_when_asked_checked_and_whole(weights, tmp_path, monkeypat
     cached.unlink()
     with pytest.raises(UsageError, match="cannot download"):
         fid.find_weights(download=True)
+
+
+def test_download_alone_fetches_the_weights_and_says_where_they_are(weights, tmp_path, monkeypatch, capsys):
+    from pytorch_fid import inception
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(inception, "FID_WEIGHTS_URL", weights.as_uri())
+    assert main(["fid", "--download"]) == 0
+    cached = tmp_path / "hub" / "checkpoints" / fid.WEIGHTS
+    assert cached.is_file() and capsys.readouterr().out == f"Inception weights: {cached}\n"
+    for flags in ([], ["--generated=x"], ["--reference=x", "--download"]):
+        assert main(["fid", *flags]) == 2
+        assert "--generated and --reference name two folders" in capsys.readouterr().err
+
+
+def notebooks_cell(capsys) -> str:
+    """What notebook 06 prints about FID, of 256 samples and 90 pictures that are noise."""
+    notebook = nbformat.read(Path(__file__).parents[1] / "notebooks" / "06_sample_gallery.ipynb", as_version=4)
+    (source,) = [cell.source for cell in notebook.cells if "load_network(" in cell.source and cell.cell_type == "code"]
+    samples, x_test = torch.rand(256, 3, 32, 32) * 2 - 1, torch.rand(90, 3, 32, 32) - 1
+    labels = torch.arange(4).repeat_interleave(64)
+    names = {"samples": samples, "x_test": x_test, "sample_labels": labels, "device": torch.device("cpu")}
+    exec(source, names | {"UsageError": UsageError, "to_bytes": data.to_bytes, "extrapolated": fid.extrapolated})
+    return capsys.readouterr().out
+
+
+def test_the_notebook_shows_an_fid_where_the_weights_are(weights, as_they_are, monkeypatch, tmp_path, capsys):
+    shown, at_infinity = notebooks_cell(capsys).splitlines()
+    value = float(shown.partition("256 samples, 90 test pictures: ")[2])
+    assert (
+        value > 0
+        and at_infinity.startswith("at infinity ")
+        and at_infinity.endswith("from sets of 128, 142, 160, 183, 213, 256")
+    )
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    missing = notebooks_cell(capsys)
+    assert fid.WEIGHTS in missing and missing.endswith("python -m kit fid --download\n")
 
 
 class Bomb:

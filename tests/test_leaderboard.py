@@ -81,11 +81,11 @@ def test_faults_in_2023(tmp_path, content):
 def test_an_invalid_submission_never_replaces_one(tmp_path):
     leaderboard.write(tmp_path / "s.csv", NAMES, LABELS)
     before = (tmp_path / "s.csv").read_bytes()
-    with pytest.raises(UsageError, match="there twice"):
+    with pytest.raises(UsageError, match="appears twice"):
         leaderboard.write(tmp_path / "s.csv", [*NAMES, NAMES[0]], [*LABELS, 1])
     with pytest.raises(UsageError, match="0 to 3"):
         leaderboard.write(tmp_path / "s.csv", NAMES, [0, 1, 4])
-    with pytest.raises(UsageError, match="there twice"):  # one name in two folders is one name in the format of 2023
+    with pytest.raises(UsageError, match="appears twice"):  # one name in two folders is one name in the format of 2023
         leaderboard.write(tmp_path / "s.csv", ["a/1.jpg", "b/1.jpg"], [0, 1], "2023", fid=1.0)
     assert [path.name for path in tmp_path.iterdir()] == ["s.csv"] and (tmp_path / "s.csv").read_bytes() == before
 

@@ -430,7 +430,7 @@ def test_good_pictures_beside_broken_ones_are_classified(album, capsys):
     "typed, words",
     [
         ("", "name is empty"),
-        ("nothing*.png", "no file is called like nothing*.png"),
+        ("nothing*.png", "no file matches nothing*.png"),
         ("hollow", "there is no picture in hollow"),
         ("album/Thumbs.db", "there is no picture in"),
     ],

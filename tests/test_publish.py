@@ -219,6 +219,12 @@ def test_a_repository_is_named_in_one_place_and_stamped_everywhere(tmp_path):
         assert sum(old != new for old, new in differing) == 3, "two badges and the clone, nothing else"
     assert all(f"\n{n}. " in done.stdout for n in range(1, 6))
 
+    before, after = (folder.joinpath("README.md").read_text().splitlines() for folder in (ROOT, clone))
+    differing = [new for old, new in zip(before, after, strict=True) if old != new]
+    assert differing[0] == "git clone https://github.com/jane-doe/my.kit_2"
+    assert differing[1].startswith("cd my.kit_2 && make demo ") and len(differing) == 2
+
+    after = contents(clone / "notebooks")
     command = [sys.executable, "-m", "notebooks.build", "--stamp"]  # it now says the same itself
     assert subprocess.run(command, cwd=clone).returncode == 0
     assert contents(clone / "notebooks") == after

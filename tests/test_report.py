@@ -48,9 +48,16 @@ def expected(weights: Path, root: Path) -> tuple[str, str, str]:
     x, y = load_split("folder", "validation", root, 8).tensors()
     nats = class_log_likelihoods(checkpoints.load_model(weights), x).double()
     bits = sum(-float(nats[i, y[i]]) for i in range(6)) / 6 / (3 * 8 * 8) / 0.6931471805599453
-    hits = sum(int(nats[i].argmax() == y[i]) for i in range(6))
+    hits = len(right_ones(weights, root))
     interval = binomtest(hits, 6).proportion_ci(method="wilson")
     return f"{bits:.4f}", f"{hits / 6:.2%}, {hits} of 6", f"{interval.low:.1%} to {interval.high:.1%}"
+
+
+def right_ones(weights: Path, root: Path) -> list[int]:
+    """Which of the picture folder's validation pictures are named rightly."""
+    x, y = load_split("folder", "validation", root, 8).tensors()
+    nats = class_log_likelihoods(checkpoints.load_model(weights), x).double()
+    return [i for i in range(6) if nats[i].argmax() == y[i]]
 
 
 def test_a_page_on_two_runs(page_maker, picture_folder, tmp_path, capsys):
@@ -69,6 +76,9 @@ def test_a_page_on_two_runs(page_maker, picture_folder, tmp_path, capsys):
     for what, first, second in zip(("bits per dimension", "accuracy", "its 95 % interval"), *both, strict=True):
         assert [what, first, second] in rows
     assert ["pictures", *["folder, validation split, 6 pictures"] * 2] in rows
+    right = [set(right_ones(folder / "best.safetensors", picture_folder)) for folder in folders]
+    alone = len(right[0] - right[1]), len(right[1] - right[0])
+    assert f"right alone: mine {alone[0]}, &lt;other&gt; {alone[1]} of 6; sign test p = " in page
     assert "<td><b>nr_filters</b></td><td><b>4</b></td><td><b>5</b></td>" in page and ["lr", "0.01", "0.01"] in rows
     assert ["epochs trained", "2 of 2", "2 of 2"] in rows
     best = [
@@ -104,6 +114,8 @@ def test_where_the_page_of_one_run_lies(page_maker, picture_folder, tmp_path, mo
     monkeypatch.setattr("notebooks.build.execute", lambda *_args, **_more: None)
     assert page_maker("mine") == 0
     assert (folder / "report.html").is_file() and not (tmp_path / "dist").exists()
+    assert page_maker("cartoons-hard") == 0  # a run too, but a shipped one: its folder stays as it is
+    assert (tmp_path / "dist/report-cartoons-hard.html").is_file()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from conftest import small_model
 
 from kit.classifier import Classifier
-from kit.scores import report, wilson_interval
+from kit.scores import paired, report, sign_test, wilson_interval
 from utils.classify import calibration_curve, fit_calibration
 from utils.data import UNKNOWN, ImageDataset, to_bytes
 
@@ -25,6 +25,40 @@ def test_wilsons_interval(hits, count):
     low, high = wilson_interval(hits, count)
     assert [low, high] == pytest.approx(by_hand, rel=1e-9, abs=1e-12)
     assert 0 <= low < high <= 1
+
+
+@pytest.mark.parametrize(
+    "alone, p",
+    [((0, 0), 1), ((1, 0), 1), ((3, 3), 1), ((5, 0), 2 / 2**5), ((1, 4), 2 * (1 + 5) / 2**5), ((4, 6), 772 / 2**10)],
+)
+def test_the_sign_test_by_hand(alone, p):
+    """Two tails of a fair coin's throws: of 10, 0 to 4 come up in 1 + 10 + 45 + 120 + 210 = 386 of 1024 ways."""
+    assert sign_test(*alone) == sign_test(*alone[::-1]) == pytest.approx(p, rel=1e-12)
+
+
+def test_the_sign_test_by_counting():
+    tail = sum(math.comb(40, k) for k in range(15))
+    assert sign_test(26, 14) == pytest.approx(2 * tail / 2**40, rel=1e-9) == pytest.approx(0.0807, abs=1e-4)
+
+
+def test_two_classifiers_on_the_same_pictures():
+    """Both right, both wrong, the first alone, the second alone twice, and one that nobody can judge."""
+    labels, first, second = (
+        torch.tensor(row) for row in ([0, 1, 1, 0, 2, UNKNOWN], [0, 0, 1, 1, 0, 0], [0, 0, 2, 0, 2, 1])
+    )
+    assert paired(first, second, labels) == "right alone: A 1, B 2 of 5; sign test p = 1.00"
+    assert paired(second, first, labels, ("mine", "theirs")).startswith("right alone: mine 2, theirs 1 of 5")
+    assert paired(labels, labels, labels) == "right alone: A 0, B 0 of 5; sign test p = 1.00"
+
+
+@pytest.mark.parametrize(
+    "only_first, only_second, ending",
+    [(26, 14, "p = 0.08"), (4, 6, "p = 0.75"), (9, 0, "p = 0.004"), (99, 0, "p < 0.0001")],
+)
+def test_p_is_rounded_to_what_matters(only_first, only_second, ending):
+    labels = torch.zeros(only_first + only_second).long()
+    first = torch.tensor([0] * only_first + [1] * only_second)
+    assert paired(first, 1 - first, labels).endswith(f"sign test {ending}")
 
 
 @dataclass

@@ -27,7 +27,7 @@ from kit.widgets import (
     explore,
 )
 from kit.widgets.base import to_png
-from kit.widgets.evidence_lens import evidence_limit, show_evidence
+from kit.widgets.evidence_lens import evidence_limit, evidence_title, show_evidence
 from kit.widgets.upload import newest_upload
 from utils import UsageError, figures, mixture
 from utils.classify import class_log_likelihoods
@@ -426,6 +426,41 @@ def test_maps_that_are_compared_share_one_symmetric_scale():
     assert first.get_array()[0, 0] == 1 and first.get_array()[9, 9] == 3 and second.get_array()[9, 9] == -5
     for_it, against = (shown.to_rgba(shown.get_clim()[::-1])[:, :3] for shown in (first, second))
     assert (for_it == against).all() and for_it[0, 2] > for_it[0, 0] and for_it[1, 0] > for_it[1, 2], "purple is for"
+    plt.close(figure)
+
+
+def test_the_lens_draws_its_map_by_the_rule_of_all_maps(shown, monkeypatch):
+    """Purple is for the class that its title names first, and what is covered does not change the scale."""
+    import matplotlib.pyplot as plt
+
+    calls, drawn, draw = [], [], evidence_lens.show_evidence
+    monkeypatch.setattr(evidence_lens, "show_evidence", lambda *given: calls.append(given) or draw(*given))
+    monkeypatch.setattr(plt, "close", lambda figure: drawn.append(figure))
+    model, dataset = small_model(torch.float32, fusion="all"), pictures()
+    lens = EvidenceLens(model, dataset)
+    lens.controls["label"].value, lens.controls["against"].value = 2, 0
+    whole = evidence_lens.evidence_map(model, dataset[0][0], 2, 0)
+    limit = evidence_limit(evidence_lens.evidence_means(whole[None]))
+    lens.controls["rows"].value = (0, 6)
+    covered = calls[-1][1][0]
+    assert torch.equal(calls[-1][2][0], evidence_lens.evidence_map(model, covered, 2, 0))
+    assert [given[3] for given in calls[-2:]] == [pytest.approx(limit)] * 2, "one scale, covered or not"
+    axis = drawn[-1].axes[2]
+    total = float(calls[-1][2].sum())
+    assert (
+        axis.get_title()
+        == evidence_title("koala", "burger", total)
+        == f"purple: koala\norange: burger\n{total:+.1f} nats"
+    )
+
+    figure, axes = plt.subplots(1, 2)
+    shown_here = draw(axes[:1], covered[None], calls[-1][2], limit)
+    figure.colorbar(shown_here, ax=axes[1])
+    in_lens = axis.images[-1]
+    assert (in_lens.to_rgba(in_lens.get_array()) == shown_here.to_rgba(shown_here.get_array())).all()
+    assert in_lens.get_clim() == (-limit, limit) and in_lens.get_alpha() is None
+    ends = in_lens.to_rgba(np.array([limit, limit / 4, 0, -limit]))
+    assert ends[:, 3] == pytest.approx([1, 0.5, 0, 1], abs=0.05), "a colour is as pale in the bar as in the map"
     plt.close(figure)
 
 

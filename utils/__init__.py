@@ -18,7 +18,7 @@ __version__ = "2026.11.28"  # the day it was published; of several kits, the not
 
 
 class UsageError(ValueError):
-    """An input that the user can mend. Its text is one line: what is wrong and what to do."""
+    """An input that the user can correct. Its text is one line: what is wrong and what to do."""
 
 
 def listing(names: Iterable[str], most: int = 10) -> str:

@@ -1,4 +1,4 @@
-"""The embedded data set: burgers, pandas, koalas and pizzas, drawn from a seed.
+"""The embedded data sets: burgers, pandas, koalas and pizzas, drawn from a seed, and the same under bad conditions.
 
 Every picture is a few shapes given by signed distances (negative inside), painted one over the other; a pixel's
 cover is its distance to the edge in pixels, which makes edges smooth. All pictures of a class are drawn at once:
@@ -15,15 +15,18 @@ CLASSES = ("burger", "panda", "koala", "pizza")
 SPLITS = {"train": 4000, "validation": 500, "test": 500}
 
 
-def draw(split: str, image_size: int = 32, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """The pictures (N, 3, S, S) uint8 and labels (N,) int64 of a split, classes in turn: 0, 1, 2, 3, 0, ..."""
-    count = SPLITS[split]
+def draw(split: str, image_size: int = 32, seed: int = 0, hard: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """The pictures (N, 3, S, S) uint8 and labels (N,) int64 of a split, classes in turn: 0, 1, 2, 3, 0, ...
+
+    `hard` ones may be small, odd-coloured, blurred, half-covered, dark, or several of these.
+    """
+    count, canvas = SPLITS[split], HardCanvas if hard else Canvas
     labels = np.arange(count) % len(CLASSES)
     images = np.empty((count, 3, image_size, image_size), np.uint8)
     for label, painter in enumerate((burger, panda, koala, pizza)):
         where = np.flatnonzero(labels == label)
-        rng = np.random.default_rng([seed, list(SPLITS).index(split), label])
-        images[where] = painter(Canvas(rng, len(where), image_size))
+        rng = np.random.default_rng([seed, list(SPLITS).index(split), label] + [1] * hard)
+        images[where] = painter(canvas(rng, len(where), image_size))
     return images, labels
 
 
@@ -56,13 +59,17 @@ class Canvas:
 
     def pose(self, turn: float) -> None:
         """Sets x to the right and y downwards, (N, S, S), in the object's own coordinates."""
-        angle, size = self.uniform(-turn, turn), self.uniform(0.86, 1.0)
-        dx, dy = self.column - self.uniform(-0.07, 0.07), self.row - self.uniform(-0.07, 0.07)
+        angle, (size, aside) = self.uniform(-turn, turn), self.framing()
+        dx, dy = self.column - self.uniform(-aside, aside), self.row - self.uniform(-aside, aside)
         self.x = (np.cos(angle) * dx + np.sin(angle) * dy) / size
         self.y = (np.cos(angle) * dy - np.sin(angle) * dx) / size
         self.edge = self.pixel / size
         lamp = self.uniform(-1, 1)  # where the light comes from: upper left to upper right
         self.into_shadow = np.cos(lamp) * self.y + np.sin(lamp) * self.x
+
+    def framing(self) -> tuple:
+        """The object's size, and how far it may be from the middle."""
+        return self.uniform(0.86, 1.0), 0.07
 
     def ellipse(self, cx, cy, rx, ry, angle=0.0) -> np.ndarray:
         x, y = self.x - cx, self.y - cy
@@ -89,6 +96,36 @@ class Canvas:
         tint = np.concatenate([1 + warmth, np.ones_like(warmth), 1 - warmth], axis=1)[..., None]  # (N, 3, 1, 1)
         grain = self.rng.normal(0, 4 / 255, self.rgb.shape)
         return np.rint(255 * np.clip(self.rgb * brightness[:, None] * tint + grain, 0, 1)).astype(np.uint8)
+
+
+class HardCanvas(Canvas):
+    """Each of five troubles befalls a picture with probability 1/2."""
+
+    def where(self, trouble: np.ndarray, none: float | np.ndarray) -> np.ndarray:
+        return np.where(self.rng.random((self.count, 1, 1)) < 0.5, trouble, none)
+
+    def framing(self) -> tuple:
+        size = self.where(self.uniform(0.3, 0.8), 0.93)
+        return size, 1.07 - size  # it stays inside
+
+    def develop(self) -> np.ndarray:
+        turn = self.where(self.uniform(-np.pi, np.pi), 0)[..., None]  # of all hues, about the grey axis: (N, 1, 1, 1)
+        grey = self.rgb.mean(axis=1, keepdims=True)
+        across = (np.roll(self.rgb, 1, axis=1) - np.roll(self.rgb, -1, axis=1)) / np.sqrt(3)
+        self.rgb = np.clip(grey + np.cos(turn) * (self.rgb - grey) + np.sin(turn) * across, 0, 1)
+
+        width = self.where(self.uniform(0.07, 0.18), 1e-3)  # of a Gaussian blur, in halves of the picture
+        centres = self.column[0]
+        blur = np.exp(-(((centres[:, None] - centres) / width) ** 2) / 2)  # (N, S, S)
+        blur = (blur / blur.sum(axis=2, keepdims=True))[:, None]
+        self.rgb = blur @ self.rgb @ blur.swapaxes(2, 3)
+
+        side, edge = self.uniform(-np.pi, np.pi), self.where(self.uniform(-0.05, 0.55), 9)  # a card over one side
+        card = np.clip(0.5 + (np.cos(side) * self.column + np.sin(side) * self.row - edge) / self.pixel, 0, 1)[:, None]
+        self.rgb += card * (self.rng.uniform(0, 1, (self.count, 3, 1, 1)) - self.rgb)
+
+        self.rgb *= self.where(self.uniform(0.06, 0.7), 1)[..., None]
+        return super().develop()
 
 
 def burger(c: Canvas) -> np.ndarray:

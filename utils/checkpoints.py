@@ -20,7 +20,8 @@ from .model import ConditionalPixelCNN, ModelConfig
 FOLDER = Path(__file__).resolve().parents[1] / "checkpoints"
 RUNS = FOLDER / "runs"
 # the shipped weights, and the data set that each was trained on
-SHIPPED = {"cartoons": "cartoons", "cpen455": "cpen455", "cpen455-hybrid": "cpen455", "cpen455-64x64": "cpen455"}
+SHIPPED = {"cartoons": "cartoons", "cartoons-hard": "cartoons-hard"}
+SHIPPED |= dict.fromkeys(("cpen455", "cpen455-hybrid", "cpen455-64x64"), "cpen455")
 METADATA_KEY = "conditional-pixelcnn"
 
 
@@ -112,13 +113,19 @@ def given_runs() -> Path | None:
     return Path(os.path.abspath(at_home(given))) if given else None
 
 
+def shipped(name: str) -> Path:
+    """The file of shipped weights; `cartoons-hard` are those of a run that is shipped with its config and metrics."""
+    run = FOLDER / name
+    return run / "best.safetensors" if run.is_dir() else FOLDER / f"{name}.safetensors"
+
+
 def find_weights(name_or_path: str | Path, runs: Path | None = None) -> Path:
     """A shipped name, a run's name or folder (its best weights, its last ones where it has no best) or a file -> the
     file; UsageError if there is none. What is both a run's name and a file here is the run, unless it is written as a
     path: `./NAME`, or with its suffix. Runs are in `runs`, in $PIXELCNN_RUNS or in checkpoints/runs."""
     runs = runs or given_runs() or RUNS
     name = str(name_or_path)
-    given = FOLDER / f"{name}.safetensors" if name in SHIPPED else Path(at_home(name))
+    given = shipped(name) if name in SHIPPED else Path(at_home(name))
     places = [runs / given, given]
     if name.startswith(".") or given.suffix == ".safetensors":
         places.reverse()

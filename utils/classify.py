@@ -1,6 +1,6 @@
-"""A generative model as a classifier, by Bayes' rule: p(y | x) is proportional to p(x | y) p(y).
+"""A generative classifier, by Bayes' rule: p(y | x) is proportional to p(x | y) p(y).
 
-Nobody trained it to tell classes apart; the label under which a picture is likeliest wins.
+Labels were inputs of the training. Under a uniform prior the label that makes a picture likeliest wins.
 """
 
 import math
@@ -135,8 +135,8 @@ def fit_temperature(log_likelihoods: Tensor, labels: Tensor) -> float:
 
 def fit_calibration(log_likelihoods: Tensor, labels: Tensor) -> tuple[float, Tensor]:
     """The temperature T and the biases b (C,) in nats, which sum to 0, for which softmax(log_likelihoods / T + b) gives
-    the labels the greatest likelihood: by Newton-like steps of L-BFGS in float64. Balanced classes whose predictions
-    are skewed are what b mends. Fit it on pictures that neither trained the model nor are reported on."""
+    the labels the greatest likelihood: by Newton-like steps of L-BFGS in float64. T alone changes
+    confidence; b changes labels too. Fit both on pictures that neither trained the model nor are reported on."""
     nats, labels = log_likelihoods.cpu().double(), labels.cpu()
     log_temperature = torch.tensor(fit_temperature(nats, labels)).double().log().requires_grad_()
     bias = torch.zeros(nats.shape[1], dtype=torch.float64, requires_grad=True)

@@ -19,7 +19,7 @@ from . import UsageError, at_home, cartoons, class_order, composed, listing, not
 from .pictures import find_pictures, read_images, say_left_out, to_tensor, visible
 
 FOLDER = Path(__file__).resolve().parents[1] / "data"
-DATASETS = ("cartoons", "cpen455", "cifar10", "folder")
+DATASETS = ("cartoons", "cartoons-hard", "cpen455", "cifar10", "folder")
 SPLITS = ("train", "validation", "test")
 CPEN455_CLASSES = ("burger", "panda", "koala", "pizza")
 FOLDERS = {"train": ("train", "training"), "validation": ("validation", "val", "valid"), "test": ("test",)}
@@ -111,7 +111,7 @@ def load_split(dataset: str, split: str, root: str | Path | None = None, image_s
     Args:
         dataset: one of `DATASETS`.
         split: one of `SPLITS`.
-        root: where the data set lies; `folder` needs it, `cartoons` has no use for it.
+        root: where the data set lies; `folder` needs it, the cartoons have no use for it.
         image_size: height and width that the pictures are resized to.
 
     Raises:
@@ -121,8 +121,8 @@ def load_split(dataset: str, split: str, root: str | Path | None = None, image_s
         if given not in known:
             raise UsageError(f"unknown {what} {given!r}: choose from {', '.join(known)}")
     root = Path(at_home(root)) if root else None
-    if dataset == "cartoons":
-        images, labels = cartoons.draw(split, image_size)
+    if dataset in ("cartoons", "cartoons-hard"):
+        images, labels = cartoons.draw(split, image_size, hard=dataset == "cartoons-hard")
         names = [f"{split}/{i:04d}" for i in range(len(labels))]
         return ImageDataset(torch.from_numpy(images), torch.from_numpy(labels), cartoons.CLASSES, names)
     if dataset == "cpen455":

@@ -39,7 +39,7 @@ def generate(
     Args:
         labels: int64 (B,), 0 ... C-1.
         generator: where random numbers come from; the same seed gives the same pictures.
-        temperature: 1 is the model; less is tamer, 0 takes the most likely component's means.
+        temperature: 1 samples from the model; lower values vary less, 0 takes the most likely component's means.
         prefix: (B, 3, h, W), rows that are already known, or (1, 3, h, W) for the same in all (completion).
         on_row: called as `on_row(i, images)` after row i; later rows of `images` are still empty.
 

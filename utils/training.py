@@ -25,8 +25,8 @@ class TrainConfig:
     """What a network learns from and how. Every field changes what is learned.
 
     Args:
-        dataset: `cartoons`, `cpen455`, `cifar10` or `folder`.
-        train_limit: use so many of the training pictures, chosen at random, every class in its proportion; 0 is all.
+        dataset: `cartoons`, `cartoons-hard`, `cpen455`, `cifar10` or `folder`.
+        train_limit: use this many of the training pictures, chosen at random, every class in its proportion; 0 is all.
         epochs: how often every training picture is seen.
         batch_size: pictures in a step.
         optimizer: `adam` for all parameters; `muon` for the convolutions' kernels and Adam for the others.
@@ -38,7 +38,7 @@ class TrainConfig:
         warmup: steps over which both rates rise from 0.
         ema_decay: of the averaged weights, per step; 0 keeps the average equal to the weights.
         flip: mirror each training picture with probability 1/2.
-        shift: move it by up to so many pixels in each direction, its edge repeated.
+        shift: shift it by up to this many pixels in each direction, repeating its edge.
         grad_clip: largest norm of the gradient of the loss in bits per dimension; 0 does not clip.
         init: weights to begin with, by name or path, of the same architecture (but for dropout and, without the
             `early` site, image_size).
@@ -127,7 +127,7 @@ PRESETS: dict[str, dict] = {
 }  # fmt: skip
 # what sweeps/README.md found, at the size of the shipped cpen455
 PRESETS["best"] = PRESETS["modern"] | dict(nr_filters=64, fusion="all", epochs=60, batch_size=8)
-# at the size of the course's files; convolutions do not care, so it begins with what was learned at 32x32
+# at the size of the course's files; convolutions have no size, so it begins with what was learned at 32x32
 PRESETS["best64"] = PRESETS["best"] | dict(
     fusion="film,middle,late", image_size=64, init="cpen455", lr=5e-3, adam_lr=1e-3, warmup=100, epochs=20
 )
@@ -241,7 +241,7 @@ def update_average(averaged, model, decay: float, step: int) -> None:
 def validate(
     model: ConditionalPixelCNN, dataset: ImageDataset, precision=torch.float32, log_likelihoods=class_log_likelihoods
 ) -> tuple[float, Scores]:
-    """Bits per dimension under the true label, and how good zero-shot classification is, over all pictures whose
+    """Bits per dimension under the true label, and the scores of the generative classifier, over all pictures whose
     label is known. `log_likelihoods` is `class_log_likelihoods` or does the same, in several processes say."""
     x, y = dataset.tensors()
     x, y = x[y != UNKNOWN], y[y != UNKNOWN]

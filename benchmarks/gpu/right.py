@@ -158,8 +158,8 @@ def accuracy(job: Job) -> Iterator[tuple[str, float, float]]:
 
 
 def galleries(job: Job) -> Iterator[tuple[str, float, float]]:
-    """The same seed; a value that rounds otherwise changes what comes after it, so pictures may part, but as a crowd
-    they look alike: means and standard deviations of the colours, by class."""
+    """The same seed; a value that rounds otherwise changes what comes after it, so pictures may part, but taken
+    together they look alike: means and standard deviations of the colours, by class."""
     labels = torch.arange(4).repeat_interleave(1 if job.tiny else 16)
 
     def statistics(device: torch.device | str) -> Tensor:

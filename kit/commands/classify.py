@@ -48,7 +48,7 @@ def pictures_of(typed: tuple[str, ...]) -> list[Path]:
             typed_out = next(n for n, part in enumerate(Path(name).parts) if glob.has_magic(part))
             named += [path for path in found if all(map(is_visible, path.parts[typed_out:]))]
         else:
-            raise UsageError(f"no file is called like {name}")
+            raise UsageError(f"no file matches {name}")
     chosen: list[Path] = []
     for path in named:
         if not is_visible(os.path.basename(os.path.abspath(path))):  # a shell's * has such names too

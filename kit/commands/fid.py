@@ -1,13 +1,14 @@
 from tqdm.auto import tqdm
 
+from utils import UsageError
 from utils.device import pick_device
 
-from ..fid import fid
+from ..fid import fid, find_weights
 
 
 def run(
-    generated: str,
-    reference: str,
+    generated: str = "",
+    reference: str = "",
     dims: int = 2048,
     course: bool = False,
     resize_reference: bool = False,
@@ -23,10 +24,17 @@ def run(
         dims: features: 2048 (papers), 192 (the course), 768 or 64.
         course: the course's 100 samples at 192 dims, which are too few.
         resize_reference: bring the reference to the samples' size.
-        download: fetch the Inception weights if need be, 95 MB.
+        download: fetch the Inception weights if need be, 95 MB; alone, nothing else is done.
         bootstrap: resamplings for the error bar; 0: none.
         device: `auto`, `cpu`, `cuda` or `mps`.
     """
+    if not (generated and reference):
+        if generated or reference or not download:
+            raise UsageError(
+                "--generated and --reference name two folders; --download alone fetches Inception's weights"
+            )
+        print(f"Inception weights: {find_weights(download=True)}")
+        return
     with tqdm(desc="pictures", leave=False, disable=None) as bar:
         score = fid(
             generated,

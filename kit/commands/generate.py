@@ -34,7 +34,7 @@ def run(
         classes: their names, or numbers that are no class's name, joined by commas, in double quotes where a name
             holds one; all if not given.
         seed: fixes the random choices.
-        temperature: 1 is the model; less is tamer, 0 takes the most likely component's means.
+        temperature: 1 samples from the model; lower values vary less, 0 takes the most likely component's means.
         cuda_graphs: draw by CUDA graphs, on one NVIDIA GPU. No GPU has run this yet: that it draws the same, and
             faster, is still to be seen; `make gpu` tells.
     """

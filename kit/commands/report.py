@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from utils import UsageError
-from utils.checkpoints import write_atomically
+from utils.checkpoints import SHIPPED, write_atomically
 
 from ..console import typed
 from ..platforms import KIT, check_writable, find_weights, template
@@ -31,7 +31,8 @@ def run(*runs: str, split: str = "validation", dataset: str | None = None, data_
         raise UsageError(f"RUN must name a run or shipped weights, or two: make report RUN=mine, or {command}")
     folders = [find_weights(name).parent for name in names]
     path = folders[0] / "report.html"
-    if len(names) == 2 or not (folders[0] / "config.json").is_file():  # two runs, or weights that are not a run's
+    run = (folders[0] / "config.json").is_file() and names[0] not in SHIPPED
+    if len(names) == 2 or not run:
         path = DIST / ("report-" + "-".join(re.sub(r"[^\w.,=+]+", "-", name).strip("-") for name in names) + ".html")
     check_writable(path.parent)
     text = page(f"Report: {' and '.join(names)}", RUNS=names, SPLIT=split, DATASET=dataset, DATA_ROOT=data_root)

@@ -23,10 +23,10 @@ def run(
         out: a .csv file.
         format: `2024` or `2023`, the year of the leaderboard.
         fid: the last row of the 2023 format.
-        keep_log_likelihoods: write log p(x | y) beside it, as .npy.
+        keep_log_likelihoods: also write log p(x | y), as .npy next to it.
         data_root: the folder of the course's data, when it is not where the kit looks.
-        calibrate: fit temperature and class biases on N training pictures, of those that a `train_limit` leaves out;
-            0 fits none.
+        calibrate: fit a temperature and class biases on N training pictures, of those that a `train_limit` leaves out;
+            the biases change labels as well as confidence; 0 fits none.
     """
     models = options.load(calibrate)
     test = options.pictures(models, "cpen455", "test", data_root)

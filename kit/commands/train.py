@@ -27,8 +27,8 @@ def run(run: str | None = None, preset: str | None = None, resume: bool = False,
         run: the run's NAME; its folder is checkpoints/runs/NAME. Only under `wandb agent` it need not be given.
         preset: settings to begin with: `cartoons` (the default), `starter`, `modern`, `best`, `best64`, `report` or
             `original`; flags change single ones.
-        resume: go on where the run was left.
-        minutes: give a new run as many epochs as end within so many minutes here, validation, saving and galleries
+        resume: continue where the run stopped.
+        minutes: give a new run as many epochs as fit into this many minutes here, validation, saving and galleries
             included, FIDs not; 0 takes `--epochs`.
     """
     name = run or name_by_wandbs_agent()

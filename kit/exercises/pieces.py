@@ -29,7 +29,10 @@ from .. import platforms
 from ..console import KIT, shown
 from . import Exercise
 
-NOTEBOOKS = ("masked_convolutions", "mixture_of_logistics", "conditioning", "training")  # files of this folder
+NOTEBOOKS = (  # files of this folder, from notebook 01 on
+    "masked_convolutions", "mixture_of_logistics", "conditioning", "training",
+    "zero_shot_classification", "sample_gallery", "fast_sampling",
+)  # fmt: skip
 
 
 class Piece(Exercise):

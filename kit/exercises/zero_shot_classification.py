@@ -1,85 +1,429 @@
-"""Exercises of notebook 05: Bayes' rule without underflow, macro F1, calibration error, an exact sign test."""
+"""The exercises of notebook 05."""
 
 import math
+from types import SimpleNamespace
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from . import Exercise, blank, no_number, some, wrong_shape
+from . import Exercise, blank, difference, no_number, some, wrong_shape
+from .pieces import Piece
+from .solutions import zero_shot_classification as solutions
 
 
 def near(a: float, b: float) -> bool:
     return abs(a - b) < 1e-5
 
 
-class Posterior(Exercise):
-    """p(y | x) from log p(x | y) and p(y)."""
+def explained(value, expected: Tensor, flawed: dict[str, Tensor], tolerance: float = 1e-9) -> str | None:
+    """Where the value differs, and which of the typical mistakes gives just this value."""
+    if isinstance(value, Tensor) and value.dtype == torch.float32:  # of torch.zeros, say
+        tolerance = max(tolerance, 1e-6)
+    problem = difference(value, expected, tolerance)
+    if problem is None or not isinstance(value, Tensor) or value.shape != expected.shape:
+        return problem
+    alike = (why for why, wrong in flawed.items() if difference(value, wrong, 1e-6) is None)
+    why = next(alike, "")
+    return f"{problem[:-1]}: {why}." if why else problem
 
-    name = "posterior"
+
+class StandIn(nn.Module):
+    """In the place of a network: double precision, quick, on pictures of any size; it keeps what it is called with."""
+
+    def __init__(self, nr_classes: int, nr_logistic_mix: int = 2):
+        super().__init__()
+        self.config = SimpleNamespace(num_classes=nr_classes)
+        self.class_names = tuple(str(label) for label in range(nr_classes))
+        self.conv = nn.Conv2d(3, 10 * nr_logistic_mix, 1)
+        self.label = nn.Embedding(nr_classes, 10 * nr_logistic_mix)
+        self.calls: list[tuple[Tensor, Tensor]] = []
+        self.double().eval()
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        if int(y.max()) >= self.config.num_classes:
+            raise ValueError(f"label {int(y.max())} for a model of {self.config.num_classes} classes")
+        self.calls.append((x.clone(), y.clone()))
+        return self.conv(x) + self.label(y)[:, :, None, None]
+
+
+class Grey(nn.Module):
+    """In the place of a network too: under label c every colour value is byte 128, `LEVEL`, with probability p[c]."""
+
+    LEVEL = 1 / 255
+
+    def __init__(self, probabilities: list[float]):
+        super().__init__()
+        self.config = SimpleNamespace(num_classes=len(probabilities))
+        self.class_names = tuple(str(label) for label in range(len(probabilities)))
+        numbers = torch.zeros(len(probabilities), 10, 1, 1, dtype=torch.float64)  # one logistic, no coupling
+        numbers[:, [1, 4, 7]] = self.LEVEL
+        scales = torch.tensor([510 * math.atanh(p) for p in probabilities], dtype=torch.float64)
+        numbers[:, [2, 5, 8]] = -scales.log()[:, None, None, None]  # the mean's bin has tanh(1 / (510 scale))
+        self.numbers = nn.Parameter(numbers)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.numbers[y].expand(len(x), 10, *x.shape[2:])
+
+
+def pictures(count: int, height: int, width: int) -> Tensor:
+    return torch.randint(0, 256, (count, 3, height, width)).double() / 127.5 - 1
+
+
+class ClassLogLikelihoods(Piece):
+    """log p(x | y) of every picture under every label."""
+
+    kit = "utils.classify.class_log_likelihoods"
     hints = (
-        "Work with logarithms: log p(x | y) + log p(y). Then take away each row's greatest value before you "
-        "exponentiate; it cancels in the fraction. `torch.softmax` does both.",
+        "One call of the model takes pictures and as many labels. What do you have to give it as labels to learn how "
+        "likely each of these pictures is as a burger?",
+        "For label c the model wants a tensor full of c, one for each picture: torch.full((len(part),), c, "
+        "device=x.device). log_prob(model(part, labels), part) is one column. x.split(batch_size) gives the parts.",
+        "Under @torch.no_grad(): for each part of x.split(batch_size) collect model.config.num_classes columns, each "
+        "(b,), and torch.stack them along dim 1; at the end torch.cat the parts' rows.",
     )
+    answer = staticmethod(solutions.class_log_likelihoods)
 
-    @staticmethod
-    def answer(log_likelihoods: Tensor, prior: Tensor) -> Tensor:
-        return torch.softmax(log_likelihoods + torch.log(prior), dim=1)
-
-    def problem(self, attempt) -> str | None:
-        # the likelihoods' ratios are 1 : 3 : 1 : 4 and 2 : 1 : 1 : 1, at the height where those of pictures lie
-        ratios = torch.tensor([[1.0, 3.0, 1.0, 4.0], [2.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
-        prior = torch.tensor([0.4, 0.2, 0.4, 0.0], dtype=torch.float64)
-        if sentence := self._wrong_value(attempt, ratios, prior, height=torch.tensor([[-8000.0], [-9000.0]])):
-            return sentence
-        for nr_pictures, nr_classes in ((1, some(2, 4)), (some(3, 6), some(5, 9))):
-            ratios = 0.1 + torch.rand(nr_pictures, nr_classes, dtype=torch.float64)
-            prior = 0.1 + torch.rand(nr_classes, dtype=torch.float64)
-            height = -8000 + 500 * torch.randn(nr_pictures, 1)
-            if sentence := self._wrong_value(attempt, ratios, prior / prior.sum(), height):
-                return f"{nr_pictures} pictures, {nr_classes} labels: {sentence}"
-        out = attempt(torch.tensor([[-9000.0, -6000.0]]), torch.tensor([0.5, 0.5]))
-        if sentence := blank(out) or wrong_shape(out, (1, 2)):
-            return sentence
-        if not (near(float(out[0, 0]), 0) and near(float(out[0, 1]), 1)):
-            return (
-                f"with log-likelihoods of -9000 and -6000 nats the posterior is [0, 1], not {out[0].tolist()}: "
-                "take away each row's greatest value, then no exponential overflows."
-            )
+    def shapes(self, attempt) -> str | None:
+        for nr_pictures, nr_classes, height, width in [(5, 3, 4, 4), (1, 2, 3, 5), (2, 5, 1, 1)]:
+            x = pictures(nr_pictures, height, width)
+            before = x.clone()
+            value = attempt(StandIn(nr_classes), x)
+            if not torch.equal(x, before):
+                return "the pictures in x were changed; leave the argument as it is."
+            if sentence := blank(value) or wrong_shape(value, (nr_pictures, nr_classes)):
+                return f"{nr_pictures} pictures, {nr_classes} classes: {sentence}"
         return None
 
-    @staticmethod
-    def _wrong_value(attempt, ratios: Tensor, prior: Tensor, height: Tensor) -> str | None:
-        far_down = ratios.log() + height
-        out = attempt(far_down.clone(), prior.clone())
-        if sentence := blank(out) or wrong_shape(out, tuple(ratios.shape)):
+    def by_hand(self, attempt) -> str | None:
+        for probabilities in ([0.5, 0.25, 0.125], (0.05 + 0.9 * torch.rand(some(2, 6))).tolist()):
+            size, count = some(2, 5), some(2, 3)
+            x = torch.full((count, 3, size, size), Grey.LEVEL, dtype=torch.float64)
+            logs = torch.tensor(probabilities, dtype=torch.float64).log().expand(count, -1)
+            nats, values = 3 * size**2 * logs, 3 * size**2
+            flawed = {
+                "that is the negative log-likelihood; the sign is wrong": -nats,
+                "these are bits; stay with nats": nats / math.log(2),
+                "that is the mean over the colour values; a picture's log-probability is the sum": nats / values,
+                "that is the mean over the pixels; a picture's log-probability is the sum": nats / size**2,
+                "these are likelihoods; stay with logarithms": nats.exp(),
+                "each row is normalised: that is the posterior, which comes later": nats.log_softmax(dim=1),
+                "column c belongs to label c, but yours run backwards": nats.flip(1),
+            }
+            one_label = "every column is that of label {}: the label must change from column to column"
+            for c in range(len(probabilities)):
+                flawed[one_label.format(c)] = nats[:, [c]].expand_as(nats)
+            if problem := explained(attempt(Grey(probabilities), x), nats, flawed, 1e-6):
+                given = ", ".join(f"{p:.3g}" for p in probabilities)
+                return (
+                    f"each of the {values} colour values of a {size}x{size} picture has probability {given} under "
+                    f"labels 0, 1, ...: {problem}"
+                )
+        return None
+
+    def batches(self, attempt) -> str | None:
+        for count, batch_size, nr_classes in [(7, 3, 2), (4, 4, 3), (5, 1, 3), (some(9, 12), 5, some(2, 4))]:
+            model, x = StandIn(nr_classes), pictures(count, 2, 3)
+            value = attempt(model, x, batch_size=batch_size)
+            said = f"{count} pictures, batch_size {batch_size}"
+            largest = max(len(part) for part, _ in model.calls)
+            if largest > batch_size:
+                return f"{said}: one call of the model got {largest} pictures, so a large x would fill the memory."
+            if sentence := blank(value) or wrong_shape(value, (count, nr_classes)):
+                return f"{said}: {sentence} Does the last, smaller batch count?"
+            seen = sum(len(part) for part, _ in model.calls)
+            if seen != count * nr_classes:
+                return f"{said}: each picture goes through the model once for each of the {nr_classes} labels, " + (
+                    f"{count * nr_classes} in all, but the model saw {seen}."
+                )
+        return None
+
+    def no_graph(self, attempt) -> str | None:
+        model = StandIn(3)
+        if attempt(model, pictures(2, 3, 3)).requires_grad:
+            return "the result carries the graph of all passes, which fills the memory: use torch.no_grad()."
+        return None
+
+    def equal(self, attempt) -> str | None:
+        for count, nr_classes, batch_size in [(some(3, 8), some(2, 6), some(1, 5)), (some(3, 8), some(2, 6), 32)]:
+            model, x = StandIn(nr_classes), pictures(count, some(1, 5), some(1, 5))
+            expected = solutions.class_log_likelihoods(model, x)
+            flawed = {"rows and pictures do not go together: row b belongs to picture b": expected.roll(1, dims=0)}
+            if problem := explained(attempt(model, x, batch_size=batch_size), expected, flawed):
+                return f"{count} random pictures, {nr_classes} classes, batch_size {batch_size}: {problem}"
+        return None
+
+    steps = {
+        "there is a row for each picture and a column for each class": shapes,
+        "grey pictures get the nats worked out by hand": by_hand,
+        "no call of the model gets more than batch_size pictures, and none is left out": batches,
+        "no graph is kept": no_graph,
+        "random pictures get the kit's values": equal,
+    }
+
+
+HEIGHT = -8000.0  # nats: where the log-likelihoods of 32x32 pictures lie
+
+
+class LogPosterior(Piece):
+    """log p(y | x) from log p(x | y) and p(y), without underflow."""
+
+    kit = "utils.classify.log_posterior"
+    hints = (
+        "A product of probabilities is a sum of logarithms, and a division is a difference. Which sum is the "
+        "denominator of Bayes' rule?",
+        "The numerator's logarithm is log_likelihoods + torch.log(prior), one row a picture. The denominator is the "
+        "sum of the numerators; its logarithm is torch.logsumexp, which never leaves the logarithms.",
+        "joint = log_likelihoods, plus torch.log(prior) if there is one. Return joint minus torch.logsumexp(joint, "
+        "dim=1, keepdim=True). A uniform prior adds the same to every column, so it drops out.",
+    )
+    answer = staticmethod(solutions.log_posterior)
+
+    def shapes(self, attempt) -> str | None:
+        for count, nr_classes in [(3, 4), (1, 2), (5, 7)]:
+            nats = HEIGHT + torch.randn(count, nr_classes, dtype=torch.float64)
+            before = nats.clone()
+            for prior in (None, torch.full((nr_classes,), 1 / nr_classes, dtype=torch.float64)):
+                value = attempt(nats) if prior is None else attempt(nats, prior)
+                if not torch.equal(nats, before):
+                    return "the log-likelihoods were changed in place (by += or -=?); leave the argument as it is."
+                if sentence := blank(value) or wrong_shape(value, (count, nr_classes)):
+                    return f"{'no' if prior is None else 'a uniform'} prior: {sentence}"
+        return None
+
+    def by_hand(self, attempt) -> str | None:
+        # the likelihoods' ratios are 1 : 3 : 1 : 4 and 2 : 1 : 1 : 1
+        ratios = torch.tensor([[1.0, 3.0, 1.0, 4.0], [2.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
+        prior = torch.tensor([0.4, 0.2, 0.4, 0.0], dtype=torch.float64)
+        uniform = torch.full((4,), 0.25, dtype=torch.float64)
+        for given in (None, prior):
+            nats = ratios.log() + torch.tensor([[HEIGHT], [HEIGHT - 1000]])
+            value = attempt(nats) if given is None else attempt(nats, given)
+            p = uniform if given is None else given
+            joint = ratios * p
+            true = joint / joint.sum(dim=1, keepdim=True)
+            flawed = {
+                "these are probabilities; return their logarithms": true,
+                "the prior has no effect": (ratios / ratios.sum(dim=1, keepdim=True)).log(),
+                "the prior was added as it is; its logarithm belongs to log-likelihoods": (nats + p).log_softmax(dim=1),
+                "the prior came after the normalisation; it belongs before": nats.log_softmax(dim=1) + p.log(),
+                "the denominator is missing: each row's probabilities sum to 1": nats
+                if given is None
+                else nats + p.log(),
+                "the columns were normalised; each picture's row should be (dim=1)": (nats + p.log()).log_softmax(
+                    dim=0
+                ),
+            }
+            said = "no prior" if given is None else "prior 0.4, 0.2, 0.4, 0"
+            if isinstance(value, Tensor) and value.isnan().any():
+                return (
+                    f"{said}: some values are NaN: exp(-8000) is 0 in floating point, and 0 / 0 is NaN. "
+                    "Stay with logarithms."
+                )
+            if problem := explained(value, true.log(), flawed, 1e-6):
+                ratio = "likelihoods 1 : 3 : 1 : 4 and 2 : 1 : 1 : 1"
+                return f"{ratio}, {said}: {problem}"
+        return None
+
+    def far_apart(self, attempt) -> str | None:
+        value = attempt(torch.tensor([[-9000.0, -6000.0]], dtype=torch.float64))
+        expected = torch.tensor([[-3000.0, 0.0]], dtype=torch.float64)
+        if problem := difference(value, expected):
+            why = "the logarithm of a softmax: the softmax has become 0 before the logarithm" if (
+                isinstance(value, Tensor) and bool(value.isinf().any())
+            ) else "subtract the logsumexp"  # fmt: skip
+            return f"log-likelihoods of -9000 and -6000 nats: {problem[:-1]}: {why}."
+        return None
+
+    def equal(self, attempt) -> str | None:
+        for _ in range(3):
+            count, nr_classes = some(1, 6), some(2, 9)
+            nats = HEIGHT + 500 * torch.randn(count, 1) + 20 * torch.randn(count, nr_classes, dtype=torch.float64)
+            prior = 0.05 + torch.rand(nr_classes, dtype=torch.float64)
+            prior /= prior.sum()
+            for given in (None, prior):
+                value = attempt(nats) if given is None else attempt(nats, given)
+                if problem := difference(value, solutions.log_posterior(nats, given)):
+                    said = "no prior" if given is None else "a random prior"
+                    return f"{count} pictures, {nr_classes} classes, {said}: {problem}"
+        return None
+
+    steps = {
+        "with and without a prior the shape is right": shapes,
+        "likelihoods far below the smallest float give the posterior worked out by hand": by_hand,
+        "thousands of nats apart, no logarithm underflows": far_apart,
+        "random numbers give the kit's values": equal,
+    }
+
+
+class FitTemperature(Piece):
+    """The one number that the log-likelihoods are divided by."""
+
+    kit = "utils.classify.fit_temperature"
+    hints = (
+        "What you minimise is one number for each T: the mean of -log p(y | x) over the pictures, with p from the "
+        "log-likelihoods divided by T. Only one unknown: you could even try a thousand values of T.",
+        "F.cross_entropy(log_likelihoods / T, labels) is that mean: it normalises each row and takes the minus "
+        "logarithm at the label. Candidates should be spread evenly on a logarithmic scale.",
+        "grid = torch.logspace(-1, 4, 501) runs from 0.1 to 10,000. Work the cross-entropy out for each T of it, and "
+        "return the T, as a float, that has the smallest.",
+    )
+    answer = staticmethod(solutions.fit_temperature)
+    TOLERANCE = 1e-3  # nats a picture
+
+    def number(self, attempt) -> str | None:
+        nats, labels = self._drawn(40, 3, 20.0)
+        before = nats.clone()
+        value = attempt(nats, labels)
+        if not torch.equal(nats, before):
+            return "the log-likelihoods were changed in place; leave the argument as it is."
+        if sentence := no_number(value):
             return sentence
-        if bool(out.isnan().any()):
-            return (
-                "some values are NaN: exp(-8000) is 0 in floating point, and 0 / 0 is NaN. "
-                "Stay with logarithms and take away each row's greatest value first."
-            )
-        true = ratios * prior / (ratios * prior).sum(dim=1, keepdim=True)
+        value = float(value)
+        return None if 0 < value < math.inf else f"a temperature is finite and above 0, not {value:g}."
 
-        def is_like(value: Tensor) -> bool:  # in float32 a number near 8000 is known to 0.0005
-            return torch.allclose(out.double(), value, atol=1e-3, rtol=1e-3)
+    @staticmethod
+    def _drawn(count: int, nr_classes: int, temperature: float) -> tuple[Tensor, Tensor]:
+        """Log-likelihoods and labels that are drawn from the posterior at this temperature."""
+        lead = 3 * temperature * torch.randn(count, nr_classes, dtype=torch.float64)
+        labels = (lead / temperature).softmax(dim=1).multinomial(1)[:, 0]
+        return lead + HEIGHT + 500 * torch.randn(count, 1), labels
 
-        if is_like(true):
+    def by_hand(self, attempt) -> str | None:
+        """Two classes, always the same lead L, a share r is right: sigmoid(L / T) = r, so T = L / log(r / (1 - r))."""
+        for lead, right, wrong in [(8.0, 8, 2), (0.5, 9, 1), (some(20, 200), some(12, 16), some(2, 6))]:
+            labels = torch.tensor([0] * right + [1] * wrong)
+            nats = HEIGHT + torch.tensor([float(lead), 0.0], dtype=torch.float64).expand(len(labels), 2)
+            value, best = float(attempt(nats, labels)), lead / math.log(right / wrong)
+            said = f"{len(labels)} pictures, label 0 always leads by {lead:g} nats and is right for {right} of them"
+            if problem := self._worse(value, nats, labels, said, f"T = {best:.3f}"):
+                typical = {
+                    1 / best: "you return 1 / T",
+                    math.log(best): "you return log T",
+                    best**2: "you return T squared",
+                    1.0: "with T = 1 nothing has been divided",
+                }
+                why = next((text for wrong, text in typical.items() if abs(value - wrong) < 0.05 * abs(wrong)), "")
+                return f"{problem[:-1]}: {why}." if why else problem
+        return None
+
+    def _worse(self, value: float, nats: Tensor, labels: Tensor, said: str, best: str = "") -> str | None:
+        if not 0 < value < math.inf:
+            return f"{said}: a temperature is finite and above 0, not {value:g}."
+        reached = float(F.cross_entropy(nats / value, labels))
+        least = float(F.cross_entropy(nats / solutions.fit_temperature(nats, labels), labels))
+        if reached - least <= self.TOLERANCE:
             return None
-        if is_like(true.log()):
-            return "these are logarithms; return the probabilities."
-        if is_like(ratios / ratios.sum(dim=1, keepdim=True)):
-            return "the prior has no effect; a label whose prior is 0 has a posterior of 0, whatever its likelihood."
-        if is_like(torch.softmax(far_down + prior, dim=1)):
-            return "the prior was added as it is; to log-likelihoods belongs its logarithm."
-        sums = out.double().sum(dim=1)
-        row = int((sums - 1).abs().argmax())
-        if not abs(float(sums[row]) - 1) < 1e-3:
-            return (
-                f"each picture's row should sum to 1, but row {row} sums to {float(sums[row]):.3f}: "
-                f"normalise over the labels (dim=1), after the prior is in."
-            )
-        i, j = divmod(int((out - true).abs().argmax()), ratios.shape[1])
-        return f"picture {i}, label {j}: {float(true[i, j]):.4f} was expected, not {float(out[i, j]):.4f}."
+        best = best or f"T = {solutions.fit_temperature(nats, labels):.2f}"
+        return f"{said}: T = {value:.3f} costs {reached:.4f} nats a picture, but {best} only {least:.4f}."
+
+    def mixed(self, attempt) -> str | None:
+        """Some are far too sure, most are not: the mean confidence can be right and the likelihood is not the best."""
+        for sure in (60.0, 15.0):
+            leads = torch.tensor([2.0] * 60 + [sure] * 12, dtype=torch.float64)
+            labels = torch.tensor([0] * 45 + [1] * 15 + [0] * 9 + [1] * 3)
+            nats = HEIGHT + torch.stack([leads, torch.zeros_like(leads)], dim=1)
+            value = float(attempt(nats, labels))
+            said = f"60 pictures with a lead of 2 nats, 12 with one of {sure:g}, three quarters of both right"
+            if problem := self._worse(value, nats, labels, said):
+                return problem
+        return None
+
+    def random(self, attempt) -> str | None:
+        for temperature in (0.4, 3.0, 20.0, 150.0):
+            count, nr_classes = some(60, 120), some(2, 6)
+            nats, labels = self._drawn(count, nr_classes, temperature)
+            said = f"{count} random pictures, {nr_classes} classes"
+            if problem := self._worse(float(attempt(nats, labels)), nats, labels, said):
+                return problem
+        return None
+
+    def all_right(self, attempt) -> str | None:
+        nats = HEIGHT + 10 * torch.eye(4, dtype=torch.float64)
+        value = float(attempt(nats, torch.arange(4)))
+        return self._worse(value, nats, torch.arange(4), "every label is right, with a lead of 10 nats", "T = 0.1")
+
+    steps = {
+        "it returns a number above 0": number,
+        "with one lead for all pictures it is the T worked out by hand": by_hand,
+        "a few pictures that are far too sure count as they should": mixed,
+        "on random pictures of any number of classes no T is better": random,
+        "where every label is right it is small, but finite": all_right,
+    }
+
+
+class EvidenceMap(Piece):
+    """Where a picture speaks for one class and against another."""
+
+    kit = "utils.classify.evidence_map"
+    hints = (
+        "A log-likelihood is a sum over pixels, and so is the difference of two. What do you get if you leave the sum "
+        "out?",
+        "The picture goes through the model twice, once with each label, in one batch of two. "
+        "log_prob(..., reduce=False) keeps the pixels: (2, H, W).",
+        "Under @torch.no_grad(): pictures = x.expand(2, -1, -1, -1); params = model(pictures, torch.tensor([label, "
+        "against], device=x.device)); then row 0 minus row 1 of log_prob(params, pictures, reduce=False).",
+    )
+    answer = staticmethod(solutions.evidence_map)
+
+    def shapes(self, attempt) -> str | None:
+        for height, width in [(4, 4), (3, 5), (1, 2)]:
+            value = attempt(StandIn(3), pictures(1, height, width)[0], 1, 2)
+            if sentence := blank(value) or wrong_shape(value, (height, width)):
+                return f"a picture (3, {height}, {width}): {sentence}"
+            if value.requires_grad:
+                return "the map carries the graph of both passes: use torch.no_grad()."
+        return None
+
+    def by_hand(self, attempt) -> str | None:
+        for probabilities in ([0.5, 0.2, 0.125], (0.05 + 0.9 * torch.rand(4)).tolist()):
+            for label, against in [(0, 1), (2, 0), (1, 2)]:
+                x = torch.full((3, 2, 3), Grey.LEVEL, dtype=torch.float64)
+                p, q = probabilities[label], probabilities[against]
+                nats = torch.full((2, 3), 3 * math.log(p / q), dtype=torch.float64)
+                flawed = {
+                    "the sign is wrong: evidence for `label` is positive": -nats,
+                    "these are bits; stay with nats": nats / math.log(2),
+                    "that is the mean over the three colours; a pixel's log-probability is their sum": nats / 3,
+                    "that is a ratio of probabilities; stay with logarithms": (p / q) ** 3 * torch.ones_like(nats),
+                    "that is `label` alone; subtract what `against` gives": 3 * math.log(p) * torch.ones_like(nats),
+                }
+                if problem := explained(attempt(Grey(probabilities), x, label, against), nats, flawed, 1e-6):
+                    return (
+                        f"each colour value has probability {p:.3g} under label {label} and {q:.3g} under label "
+                        f"{against}: {problem}"
+                    )
+        return None
+
+    def sums(self, attempt) -> str | None:
+        for _ in range(2):
+            model, x = StandIn(4), pictures(1, 5, 4)
+            label, against = torch.randperm(4)[:2].tolist()
+            nats = solutions.class_log_likelihoods(model, x)[0]
+            expected, total = float(nats[label] - nats[against]), float(attempt(model, x[0], label, against).sum())
+            if abs(total - expected) > 1e-6:
+                return (
+                    f"labels {label} and {against}: the map sums to {total:.4f}, but the difference of the two "
+                    f"log-likelihoods is {expected:.4f} nats."
+                )
+        return None
+
+    def equal(self, attempt) -> str | None:
+        for _ in range(3):
+            model, x = StandIn(some(2, 5)), pictures(1, some(2, 6), some(2, 6))[0]
+            label, against = torch.randperm(model.config.num_classes)[:2].tolist()
+            expected = solutions.evidence_map(model, x, label, against)
+            flawed = {"rows and columns are exchanged": expected.T, "the map is upside down": expected.flip(0)}
+            if problem := explained(attempt(model, x, label, against), expected, flawed):
+                return f"a random picture {tuple(x.shape)}, labels {label} and {against}: {problem}"
+        return None
+
+    steps = {
+        "it is one number for each pixel": shapes,
+        "a grey picture gets the nats worked out by hand, with the right sign": by_hand,
+        "it sums to the difference of the two log-likelihoods": sums,
+        "random pictures get the kit's maps": equal,
+    }
 
 
 class MacroF1(Exercise):
@@ -92,7 +436,7 @@ class MacroF1(Exercise):
     )
 
     @staticmethod
-    def answer(confusion: Tensor) -> float:
+    def answer(confusion):
         there, predicted = confusion.sum(dim=1), confusion.sum(dim=0)
         return float((2 * confusion.diag() / (there + predicted).clamp(min=1)).mean())
 
@@ -158,7 +502,7 @@ class ExpectedCalibrationError(Exercise):
     )
 
     @staticmethod
-    def answer(confidence: Tensor, right: Tensor, nr_bins: int) -> float:
+    def answer(confidence, right, nr_bins):
         bins = (confidence * nr_bins).long().clamp(max=nr_bins - 1)
         error = 0.0
         for b in bins.unique():
@@ -232,7 +576,7 @@ class SignTest(Exercise):
     )
 
     @staticmethod
-    def answer(only_first: int, only_second: int) -> float:
+    def answer(only_first, only_second):
         n, fewer = only_first + only_second, min(only_first, only_second)
         one_side = sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n
         return min(1.0, 2 * one_side)
@@ -273,7 +617,6 @@ class SignTest(Exercise):
         return None
 
 
-posterior = Posterior()
-macro_f1 = MacroF1()
-expected_calibration_error = ExpectedCalibrationError()
-sign_test = SignTest()
+class_log_likelihoods, log_posterior, fit_temperature = ClassLogLikelihoods(), LogPosterior(), FitTemperature()
+evidence_map = EvidenceMap()
+macro_f1, expected_calibration_error, sign_test = MacroF1(), ExpectedCalibrationError(), SignTest()

@@ -1,5 +1,7 @@
 """A picture, the posterior of its class, and where in the picture it comes from."""
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -14,28 +16,51 @@ from .upload import newest_upload, read_upload
 SHOWN = 8  # classes in the bar chart: of more the likeliest
 
 
+def evidence_means(evidence: Tensor) -> Tensor:
+    """What is drawn: the mean of the 3x3 pixels around each, since single ones are too noisy to read. (N, S, S)."""
+    return torch.nn.functional.avg_pool2d(evidence, 3, stride=1, padding=1, count_include_pad=False)
+
+
 def evidence_limit(evidence: Tensor) -> float:
     """The end of the colour scale that all maps compared share: the 99 % quantile of |nats|. (..., H, W) -> nats"""
     return max(float(evidence.abs().flatten().quantile(0.99)), 0.01)  # a scale has a width, though all be 0
 
 
-def show_evidence(axes, images: Tensor, evidence: Tensor):
-    """Maps (N, S, S), in nats, over their pictures (N, 3, S, S) in [-1, 1], paled; one scale, purple for, orange
-    against. Means of 3x3 pixels are drawn, since single ones are too noisy to read. -> what a colour bar needs"""
-    means = torch.nn.functional.avg_pool2d(evidence, 3, stride=1, padding=1, count_include_pad=False)  # (N, S, S)
-    limit = evidence_limit(means)
+def evidence_title(label: str, against: str, nats: float) -> str:
+    """Which colour speaks for which class, and the sum of the map."""
+    return f"purple: {figures.plain(label)}\norange: {figures.plain(against)}\n{nats:+.1f} nats"
+
+
+@functools.cache
+def evidence_colours():
+    """Orange, nothing, purple: where there is little evidence the picture shows through, and the bar is pale too."""
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+
+    places = torch.linspace(0, 1, 255).numpy()
+    colours = colormaps["PuOr"](places)
+    colours[:, 3] = abs(2 * places - 1) ** 0.5
+    return ListedColormap(colours, "evidence")
+
+
+def show_evidence(axes, images: Tensor, evidence: Tensor, limit: float | None = None):
+    """Maps (N, S, S), in nats, over their pictures (N, 3, S, S) in [-1, 1], paled: purple is for the class that the map
+    speaks for, orange against it. Means of 3x3 pixels are drawn, on one scale that ends at `limit`, by default at their
+    own `evidence_limit`. -> what a colour bar needs"""
+    means = evidence_means(evidence)
+    limit = evidence_limit(means) if limit is None else limit
     for axis, image, nats in zip(axes, images, means, strict=True):
         axis.imshow(image.mean(dim=0), cmap="gray", vmin=-7, vmax=1)
-        strength = (nats.abs() / limit).clamp(max=1).sqrt().numpy()  # the picture shows where there is little to say
-        shown = axis.imshow(nats, cmap="PuOr", vmin=-limit, vmax=limit, alpha=strength)
+        shown = axis.imshow(nats, cmap=evidence_colours(), vmin=-limit, vmax=limit)
         axis.axis("off")
     return shown
 
 
 class EvidenceLens(Panel):
-    """A picture classified by Bayes' rule, and each pixel's evidence for one class against another.
+    """A picture classified by Bayes' rule, and each pixel's evidence for one class (purple) against another (orange).
 
-    Cover a part with grey and see the decision move. The picture is one of the data set's or an uploaded file.
+    Cover a part with grey and see the decision move; the map's scale stays that of the whole picture. The picture is
+    one of the data set's or an uploaded file.
 
     Args:
         model: judges; UsageError if it knows one class only.
@@ -91,7 +116,8 @@ class EvidenceLens(Panel):
     def _draw(self, picture: int, label: int, against: int, rows: tuple[int, int], columns: tuple[int, int]):
         import matplotlib.pyplot as plt
 
-        names = [figures.plain(name) for name in figures.drawable(self.model.class_names)]
+        drawable = figures.drawable(self.model.class_names)
+        names = [figures.plain(name) for name in drawable]
         covered = self.image.clone()
         covered[:, slice(*rows), slice(*columns)] = mixture.to_levels(torch.tensor(0.0))
         nats = class_log_likelihoods(self.model, torch.stack([self.image, covered])).cpu().double()  # (2, C)
@@ -99,7 +125,8 @@ class EvidenceLens(Panel):
         order = nats[0].argsort(descending=True).tolist()
         label = order[0] if label < 0 else label
         against = next(c for c in order if c != label) if against < 0 else against
-        evidence = evidence_map(self.model, covered, label, against).cpu()  # (S, S)
+        whole, evidence = (evidence_map(self.model, x, label, against).cpu() for x in (self.image, covered))  # (S, S)
+        limit = evidence_limit(evidence_means(whole[None]))  # the same whatever is covered
 
         figure, axes = plt.subplots(1, 3, figsize=(9.8, 3.2), width_ratios=(1, 1.2, 1.25))
         axes[0].imshow(figures.to_picture(covered))
@@ -110,14 +137,14 @@ class EvidenceLens(Panel):
         axes[1].barh(places, before[bars], fill=False, edgecolor="black", lw=1, label="nothing covered")
         for place, c in enumerate(bars):
             axes[1].text(
-                1.02, place, f"{after[c]:.1%}\n{behind[c]:+.1f} nats", va="center", fontsize=min(8, 54 / len(bars))
+                1.02, place, f"{after[c]:.1%}\n{behind[c]:+.1f} nats", va="center", fontsize=min(9, 60 / len(bars))
             )
         axes[1].set(yticks=places, yticklabels=[names[c] for c in bars], xlim=(0, 1), xlabel="probability")
         axes[1].invert_yaxis()
         axes[1].set_title(f"taken for {names[int(after.argmax())]}", fontsize=9)
-        axes[1].legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.1), ncols=2, frameon=False)
-        shown = show_evidence(axes[2:], covered[None], evidence[None])
-        axes[2].set_title(f"purple for {names[label]}\norange for {names[against]}: {evidence.sum():+.1f}", fontsize=9)
+        axes[1].legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.1), ncols=2, frameon=False)
+        shown = show_evidence(axes[2:], covered[None], evidence[None], limit)
+        axes[2].set_title(evidence_title(drawable[label], drawable[against], float(evidence.sum())), fontsize=9)
         figure.colorbar(shown, ax=axes[2], label="nats a pixel", shrink=0.8)
         axes[0].axis("off")
         return figure

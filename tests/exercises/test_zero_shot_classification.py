@@ -1,69 +1,255 @@
 """The exercises of notebook 05."""
 
+import inspect
 import math
+import textwrap
 
 import numpy as np
+import pytest
 import torch
-from common import check_exercise, said
+import torch.nn.functional as F
+from common import IMPORTED, check_exercise, in_a_cell, said
 from scipy.stats import binomtest
 
 from kit.exercises import zero_shot_classification as exercises
+from kit.exercises.solutions import zero_shot_classification as solutions
+from utils import classify
+from utils.mixture import log_prob
+
+# what notebook 05 has made or imported when it asks
+GIVEN = {"log_prob": log_prob, "log_likelihoods_of": solutions.class_log_likelihoods}
 
 
-def test_posterior():
-    def plainly(log_likelihoods, prior):
-        joint = log_likelihoods.exp() * prior
-        return joint / joint.sum(dim=1, keepdim=True)
+def altered(exercise, *changes: tuple[str, str]):
+    """The solution with some of its text replaced: (what stands there, what stands there instead)."""
+    text = textwrap.dedent(inspect.getsource(exercise.answer))
+    for old, new in changes:
+        assert text.count(old) == 1, (old, text)
+        text = text.replace(old, new)
+    return in_a_cell(text, IMPORTED | GIVEN)[exercise.name]
 
-    def no_prior(log_likelihoods, prior):
-        return torch.softmax(log_likelihoods, dim=1)
 
-    def prior_as_it_is(log_likelihoods, prior):
-        return torch.softmax(log_likelihoods + prior, dim=1)
+def check_piece(exercise, wrong: dict[str, list[tuple[str, str]] | object]) -> None:
+    """`wrong` has a list of changes of the solution in the place of an answer, or an answer."""
+    attempts = {s: altered(exercise, *each) if isinstance(each, list) else each for s, each in wrong.items()}
+    blank = in_a_cell(f"def {exercise.name}{inspect.signature(exercise.answer)}: ...")[exercise.name]
+    state = torch.random.get_rng_state()
+    check_exercise(exercise, blank, attempts, GIVEN)
+    assert torch.equal(torch.random.get_rng_state(), state)
 
-    def logs(log_likelihoods, prior):
-        return torch.log_softmax(log_likelihoods + prior.log(), dim=1)
 
-    def over_pictures(log_likelihoods, prior):
-        return torch.softmax(log_likelihoods + torch.log(prior + 1e-9), dim=0)
+def test_class_log_likelihoods():
+    column = "columns.append(log_prob(model(part, labels), part))"
+    result = "return torch.cat(rows)"
 
-    def prior_after(log_likelihoods, prior):
-        return torch.softmax(log_likelihoods, dim=1) * prior
+    def one_pass(model, x, batch_size=32):
+        """All labels at once: right, but of more pictures than were allowed."""
+        c = model.config.num_classes
+        repeated = x.repeat_interleave(c, dim=0)
+        with torch.no_grad():
+            return log_prob(model(repeated, torch.arange(c).repeat(len(x))), repeated).view(len(x), c)
 
-    def half_the_evidence(log_likelihoods, prior):
-        return torch.softmax(log_likelihoods / 2 + prior.log(), dim=1)
+    def whole_batches(model, x, batch_size=32):
+        full = max(len(x) // batch_size, 1) * batch_size
+        return solutions.class_log_likelihoods(model, x[:full], batch_size)
 
-    def labels(log_likelihoods, prior):
-        return (log_likelihoods + prior.log()).argmax(dim=1)
+    def of_the_grey(model, x, batch_size=32):
+        """What is worked out by hand comes out, whatever the picture shows."""
+        first = solutions.class_log_likelihoods(model, x, batch_size)
+        return first[:1].expand(len(x), -1)
 
-    def less_the_mean(log_likelihoods, prior):
-        joint = (log_likelihoods - log_likelihoods.mean(dim=1, keepdim=True)).exp() * prior
-        return joint / joint.sum(dim=1, keepdim=True)
+    wrong = {
+        "the sign is wrong": [(column, column.replace("log_prob", "-log_prob"))],
+        "these are bits": [(result, f"{result} / 0.6931471805599453")],
+        "that is the mean over the colour values": [(result, f"{result} / x[0].numel()")],
+        "that is the mean over the pixels": [(result, f"{result} / x[0, 0].numel()")],
+        "these are likelihoods": [(result, f"{result}.exp()")],
+        "each row is normalised": [(result, f"{result}.log_softmax(dim=1)")],
+        "yours run backwards": [(result, f"{result}.flip(1)")],
+        "every column is that of label 0": [("(len(part),), label", "(len(part),), 0")],
+        "label 3 for a model of 3 classes": [("range(model.config.num_classes)", "range(4)")],
+        "5 pictures, 3 classes: the shape is (3, 5)": [(result, f"{result}.T")],
+        "one call of the model got 7 pictures": [("x.split(batch_size)", "[x]")],
+        "the result carries the graph": [("@torch.no_grad()\n", "")],
+        "one call of the model got ": one_pass,
+        "Does the last, smaller batch count?": whole_batches,
+        "but the model saw": [("rows.append", "model(part, labels)\n        rows.append")],
+        "row b belongs to picture b": [(result, f"{result}.roll(1, dims=0)")],
+        "random pictures": of_the_grey,
+        "the pictures in x were changed": [("rows = []", "rows = [x.clamp_(max=0.5)][:0]")],
+        "is the kit's own": lambda *args, **how: classify.class_log_likelihoods(*args, **how),
+    }
+    check_piece(exercises.class_log_likelihoods, wrong)
 
-    def two_pictures(log_likelihoods, prior):
-        return torch.tensor([[0.4, 0.6, 0.4, 0.0], [0.8, 0.2, 0.4, 0.0]]) / 1.4
 
-    def prior_of_the_example(log_likelihoods, prior):
-        if prior.shape == (4,) and prior[3] == 0:
-            return torch.softmax(log_likelihoods + prior.log(), dim=1)
-        return torch.softmax(log_likelihoods, dim=1)
+def test_class_log_likelihoods_in_one_call_of_the_right_size():
+    """All labels of one picture after the other, in calls of at most batch_size."""
+    source = """
+@torch.no_grad()
+def class_log_likelihoods(model, x, batch_size=32):
+    c = model.config.num_classes
+    pictures, labels = x.repeat_interleave(c, dim=0), torch.arange(c).repeat(len(x))
+    pairs = zip(pictures.split(batch_size), labels.split(batch_size))
+    return torch.cat([log_prob(model(p, y), p) for p, y in pairs]).view(len(x), c)
+"""
+    attempt = in_a_cell(source, IMPORTED | GIVEN)["class_log_likelihoods"]
+    assert "Right. Kept as" in said(exercises.class_log_likelihoods.check, attempt)
+
+
+def test_class_log_likelihoods_written_into_a_table_of_float32():
+    source = """
+def class_log_likelihoods(model, x, batch_size=32):
+    table = torch.zeros(len(x), model.config.num_classes)
+    with torch.no_grad():
+        for start in range(0, len(x), batch_size):
+            part = x[start : start + batch_size]
+            for label in range(table.shape[1]):
+                y = torch.zeros(len(part), dtype=torch.long) + label
+                table[start : start + batch_size, label] = log_prob(model(part, y), part)
+    return table
+"""
+    attempt = in_a_cell(source, IMPORTED | GIVEN)["class_log_likelihoods"]
+    assert "Right. Kept as" in said(exercises.class_log_likelihoods.check, attempt)
+
+
+def test_log_posterior():
+    joint = "log_likelihoods + torch.log(prior)"
+    result = "return joint - torch.logsumexp(joint, dim=1, keepdim=True)"
+
+    def plainly(log_likelihoods, prior=None):
+        likelihoods = log_likelihoods.exp() * (1 if prior is None else prior)
+        return (likelihoods / likelihoods.sum(dim=1, keepdim=True)).log()
+
+    def less_the_mean(log_likelihoods, prior=None):
+        nats = log_likelihoods - log_likelihoods.mean(dim=1, keepdim=True)
+        likelihoods = nats.exp() * (1 if prior is None else prior)
+        return (likelihoods / likelihoods.sum(dim=1, keepdim=True)).log()
+
+    def prior_after(log_likelihoods, prior=None):
+        return log_likelihoods.log_softmax(dim=1) + (0 if prior is None else prior.log())
+
+    def in_place(log_likelihoods, prior=None):
+        log_likelihoods -= log_likelihoods.logsumexp(dim=1, keepdim=True)
+        return log_likelihoods
+
+    def of_the_example(log_likelihoods, prior=None):
+        if prior is not None and not (prior == 0).any():
+            prior = None
+        return solutions.log_posterior(log_likelihoods, prior)
 
     wrong = {
         "0 / 0 is NaN": plainly,
-        "then no exponential overflows": less_the_mean,
-        "1 pictures, ": two_pictures,
-        "the prior has no effect": prior_of_the_example,
-        "not ndarray": lambda log_likelihoods, prior: np.asarray(no_prior(log_likelihoods, prior)),
-        "the prior has no effect; a label whose prior is 0": no_prior,
-        "belongs its logarithm": prior_as_it_is,
-        "these are logarithms": logs,
-        "should sum to 1, but row 0 sums to 4": over_pictures,
-        "after the prior is in": prior_after,
-        "was expected, not": half_the_evidence,
-        "the shape is (2,)": labels,
+        "log-likelihoods of -9000 and -6000 nats": less_the_mean,
+        "the softmax has become 0 before the logarithm": [(result, "return joint.softmax(dim=1).log()")],
+        "these are probabilities": [(result, "return joint.softmax(dim=1)")],
+        "the prior has no effect": [(joint, "log_likelihoods")],
+        "the prior was added as it is": [(joint, "log_likelihoods + prior")],
+        "the prior came after the normalisation": prior_after,
+        "the denominator is missing": [(result, "return joint")],
+        "the columns were normalised": [("dim=1", "dim=0")],
+        "should be (3, 4)": [(result, "return joint.argmax(dim=1)")],
+        "changed in place": in_place,
+        "a random prior": of_the_example,
+        "missing 1 required positional argument": [("prior=None", "prior")],
+        "not ndarray": lambda log_likelihoods, prior=None: np.asarray(log_likelihoods),
     }
-    check_exercise(exercises.posterior, lambda log_likelihoods, prior: None, wrong)
-    assert said(exercises.posterior.check, lambda nats, prior: torch.softmax(nats.float() + prior.log(), 1)) == "Right."
+    check_piece(exercises.log_posterior, wrong)
+
+
+def test_fit_temperature():
+    def by_mean_confidence(log_likelihoods, labels):
+        """The T at which the mean confidence is the accuracy: another criterion."""
+        accuracy = (log_likelihoods.argmax(dim=1) == labels).double().mean()
+        grid = torch.logspace(-1, 4, 2001)
+        gaps = [abs(float((log_likelihoods / t).softmax(dim=1).amax(dim=1).mean() - accuracy)) for t in grid]
+        return float(grid[gaps.index(min(gaps))])
+
+    def by_one_lead(log_likelihoods, labels):
+        best = log_likelihoods.topk(2).values
+        right = (log_likelihoods.argmax(dim=1) == labels).double().mean().clamp(max=0.999)
+        return float((best[:, 0] - best[:, 1]).mean() / torch.logit(right))
+
+    def by_accuracy(log_likelihoods, labels):
+        """No temperature changes it."""
+        grid = torch.logspace(-1, 4, 501)
+        right = [float(((log_likelihoods / t).argmax(dim=1) == labels).double().mean()) for t in grid]
+        return float(grid[right.index(max(right))])
+
+    def by_steps(log_likelihoods, labels):
+        """Gradient descent that is stopped too early."""
+        log_t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        for _ in range(20):
+            (slope,) = torch.autograd.grad(F.cross_entropy(log_likelihoods / log_t.exp(), labels), log_t)
+            log_t = (log_t - 0.1 * slope).detach().requires_grad_()
+            return float(log_t.detach().exp())
+
+    grid, found = "torch.logspace(-1, 4, 501)", "return grid[losses.index(min(losses))]"
+    wrong = {
+        "you return 1 / T": [(found, found.replace("return ", "return 1 / "))],
+        "you return log T": [(found, "import math\n    return math.log(grid[losses.index(min(losses))])")],
+        "with T = 1 nothing has been divided": lambda log_likelihoods, labels: 1.0,
+        "not 0": lambda log_likelihoods, labels: 0.0,
+        "not inf": lambda log_likelihoods, labels: math.inf,
+        "a number was expected, not Tensor": [("float(F.cross", "(F.cross"), (found, "return torch.tensor(losses)")],
+        "three quarters of both right": by_mean_confidence,
+        "costs ": by_steps,
+        "leads by 8 nats": by_accuracy,
+        "pictures with a lead of 2 nats": by_one_lead,
+        "leads by 0.5 nats": [(grid, "torch.logspace(0, 4, 401)")],
+        "is the kit's own": lambda log_likelihoods, labels: classify.fit_temperature(log_likelihoods, labels),
+    }
+    check_piece(exercises.fit_temperature, wrong)
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, torch.tensor, float])
+def test_a_temperature_of_any_kind_found_in_any_way(kind):
+    def newton(log_likelihoods, labels):
+        log_t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        optimiser = torch.optim.LBFGS([log_t], max_iter=200, line_search_fn="strong_wolfe")
+
+        def loss():
+            optimiser.zero_grad()
+            value = F.cross_entropy(log_likelihoods / log_t.clamp(-2.3, 9.2).exp(), labels)
+            value.backward()
+            return value
+
+        optimiser.step(loss)
+        return kind(float(log_t.detach().clamp(-2.3, 9.2).exp()))
+
+    def coarse(log_likelihoods, labels):
+        grid = torch.logspace(-1, 4, 150)
+        return kind(min(grid.tolist(), key=lambda t: float(F.cross_entropy(log_likelihoods / t, labels))))
+
+    for attempt in (newton, coarse):
+        attempt.__name__ = "fit_temperature"
+        _, problem = exercises.fit_temperature.examine(attempt)
+        assert problem is None, problem
+
+
+def test_evidence_map():
+    result = "return for_label - for_other"
+
+    def spread(model, x, label, against):
+        """The difference of the sums, spread evenly: right on grey pictures, and its sum is right."""
+        nats = solutions.class_log_likelihoods(model, x[None])[0]
+        return ((nats[label] - nats[against]) / x[0].numel()).expand(x.shape[1:])
+
+    wrong = {
+        "the sign is wrong": [(result, "return for_other - for_label")],
+        "these are bits": [(result, "return (for_label - for_other) / 0.6931471805599453")],
+        "that is the mean over the three colours": [(result, "return (for_label - for_other) / 3")],
+        "that is a ratio of probabilities": [(result, "return (for_label - for_other).exp()")],
+        "subtract what `against` gives": [(result, "return for_label")],
+        "a picture (3, 4, 4): the shape is ()": [("reduce=False", "reduce=True")],
+        "the shape is (2, 4, 4)": [(result, "return log_prob(params, pictures, reduce=False)")],
+        "a picture (3, 3, 5)": [(result, "return (for_label - for_other).T")],
+        "the map carries the graph": [("@torch.no_grad()\n", "")],
+        "each colour value has probability": [("[label, against]", "[0, 1]")],
+        "the map is upside down": [(result, "return (for_label - for_other).flip(0)")],
+        "a random picture": spread,
+        "is the kit's own": lambda model, x, label, against: classify.evidence_map(model, x, label, against),
+    }
+    check_piece(exercises.evidence_map, wrong)
 
 
 def test_macro_f1():
