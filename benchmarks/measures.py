@@ -19,7 +19,7 @@ from utils.model import ConditionalPixelCNN
 
 GREY = 128 / 127.5 - 1  # a byte's level, as every pixel of a picture
 HALVES = ("lower half", "upper half")
-DRAWS = 50  # random subsets of each size, for the Fréchet distance without its bias
+DRAWS = 200  # random subsets of each size, for the Fréchet distance without its bias
 
 
 @torch.inference_mode()

@@ -39,7 +39,6 @@ DIMS = (64, 192, 768, 2048)  # pytorch-fid's
 COURSE_DIMS, COURSE_SAMPLES = 192, 100  # the course scores 4 x 25 samples on 192 features
 BATCH_SIZE = 50  # pytorch-fid's: another one would round differently
 NR_SPLITS = 5
-NR_SIZES = 6  # of the sets that `extrapolated` draws a line through
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,6 @@ class Score:
     value: float
     notes: list[str]
     text: str
-
-    def __str__(self) -> str:
-        return self.text
 
 
 def fid(
@@ -108,13 +104,6 @@ def fid(
     return Score(value, notes, "\n".join(lines + spread + [f"note: {note}" for note in notes]))
 
 
-def fid_of_images(samples: Tensor, reference: Tensor, dims: int, device: str | torch.device = "cpu") -> float:
-    """The distance between pictures in memory, uint8 (N, 3, S, S) and (M, 3, S, S), for a look during training.
-    Raises UsageError when the Inception weights are not there."""
-    network = load_network(find_weights(), dims)
-    return frechet_distance(*(inception_features(network, images, device) for images in (samples, reference)))
-
-
 def rough_fid(model: ConditionalPixelCNN, reference: Tensor, seed: int, per_class: int = 25) -> dict:
     """Entries for a line of metrics, against uint8 pictures (N, 3, S, S); none, and a warning, when the FID cannot be
     had. All processes must call it."""
@@ -123,7 +112,9 @@ def rough_fid(model: ConditionalPixelCNN, reference: Tensor, seed: int, per_clas
     if distributed.rank():
         return {}
     try:
-        value = fid_of_images(to_bytes(images.cpu()), reference, COURSE_DIMS, images.device)
+        network = load_network(find_weights(), COURSE_DIMS)
+        both = (to_bytes(images.cpu()), reference)
+        value = frechet_distance(*(inception_features(network, each, images.device) for each in both))
     except Exception as error:  # a missing package or file, too little memory: the training matters more
         reason = (str(error) or type(error).__name__).splitlines()[0]
         print(f"warning: no FID in this epoch: {reason}", file=sys.stderr)
@@ -240,47 +231,40 @@ def error_and_floor(x: np.ndarray, y: np.ndarray, bootstrap: int) -> tuple[float
 
 
 def set_sizes(count: int, dims: int) -> list[int]:
-    """Of subsets of `count` pictures, evenly spaced over 1/N; none if they are fewer than 4 x dims: below 2 x dims the
-    distance is no straight line over 1/N."""
+    """Of six subsets of `count` pictures, evenly spaced over 1/N; none for fewer than 4 x dims pictures: below 2 x dims
+    the distance is no straight line over 1/N."""
     low = max(2 * dims, count // 5)
-    return [] if count < 2 * low else [round(1 / inverse) for inverse in np.linspace(1 / low, 1 / count, NR_SIZES)]
+    return [] if count < 2 * low else [round(1 / inverse) for inverse in np.linspace(1 / low, 1 / count, 6)]
 
 
 def extrapolated(
-    x: np.ndarray,
-    y: np.ndarray,
-    counts: Sequence[int] = (),
-    draws: int = 10,
-    seed: int = 0,
-    labels: Sequence | None = None,
+    x: np.ndarray, y: np.ndarray, counts: Sequence[int] = (), draws: int = 10, labels: Sequence | None = None
 ) -> tuple[float, list[tuple[int, float]]]:
     """The distance of features x (N, D) from y for infinitely many x. That of n of them is about c/n too large, with a
     c that depends on the model: a line over 1/n, fitted to sets of several sizes, ends at the distance without it.
-    -> its end, and for each size the mean over `draws` random subsets. With labels (N,) each has the whole set's shares
-    of the classes: chance in the shares would be another bias. Raises UsageError for too few pictures."""
-    counts, rng = list(counts) or set_sizes(*x.shape), np.random.default_rng(seed)
-    classes = np.zeros(len(x)) if labels is None else np.asarray(labels)
-    if len(set(counts)) < 2 or not 2 <= min(counts) <= max(counts) <= len(x):
-        raise UsageError(f"no line over 1/N: {len(x)} pictures with {x.shape[1]} features, counts {counts}")
+    -> its end, and for each size, of `counts` or of `set_sizes`, the mean over `draws` random subsets. With labels (N,)
+    each has the whole set's shares of the classes: chance in the shares would be another bias. Raises UsageError for
+    too few pictures."""
+    (count, dims), rng = x.shape, np.random.default_rng(0)
+    if not (sizes := counts or set_sizes(count, dims)):
+        raise UsageError(f"a line over 1/N needs {4 * dims} samples or more for {dims} dims, not {count}")
+    classes = np.zeros(count) if labels is None else np.asarray(labels)
 
-    def distance(n: int) -> float:  # of the first n, in an order that mixes the classes evenly
-        order, place = rng.permutation(len(x)), np.empty(len(x))
-        for label in np.unique(classes):
-            mine = order[classes[order] == label]
-            place[mine] = (np.arange(len(mine)) + 0.5) / len(mine)
-        return frechet_distance(x[order[np.argsort(place[order], kind="stable")[:n]]], y)
+    def distance(n: int) -> float:  # of n, evenly spaced among all: class after class, in random order within each
+        order = np.lexsort((rng.random(len(x)), classes))
+        return frechet_distance(x[order[((np.arange(n) + rng.random()) * count / n).astype(int)]], y)
 
-    means = [float(np.mean([distance(n) for _ in range(draws if n < len(x) else 1)])) for n in counts]
-    return float(np.polyfit(1 / np.array(counts), means, 1)[1]), list(zip(counts, means, strict=True))
+    means = [float(np.mean([distance(n) for _ in range(draws if n < count else 1)])) for n in sizes]
+    return float(np.polyfit(1 / np.array(sizes), means, 1)[1]), list(zip(sizes, means, strict=True))
 
 
 def limit(x: np.ndarray, y: np.ndarray, labels: Sequence | None = None) -> str:
     """A line on the distance of infinitely many samples x from y."""
-    dims = x.shape[1]
-    if not (counts := set_sizes(*x.shape)):
-        return f"limit      not known: a line over 1/N needs {4 * dims} samples or more for {dims} dims, not {len(x)}"
-    value, said = extrapolated(x, y, counts, max(10, 4096 // dims), labels=labels)[0], ", ".join(map(str, counts))
+    try:
+        value, points = extrapolated(x, y, draws=max(10, 4096 // x.shape[1]), labels=labels)
+    except UsageError as error:
+        return f"limit      not known: {error}"
     return (
-        f"limit      {value:.3f} for infinitely many samples: the end of a line over 1/N, fitted to sets of {said}; "
-        f"fewer samples make the distance larger, by an amount that depends on the model"
+        f"limit      {value:.3f} for infinitely many samples: the end of a line over 1/N, fitted to sets of "
+        f"{', '.join(str(n) for n, _ in points)}; fewer make it larger, by an amount that depends on the model"
     )

@@ -9,7 +9,9 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -132,6 +134,11 @@ def kit_of_a_reader(request, tmp_path_factory) -> tuple[Path, int]:
     return copied_kit(tmp_path_factory.mktemp("reader")), request.param
 
 
+def offline(source: str) -> str:
+    """The cell as a run of the tests has it, which downloads nothing."""
+    return re.sub(r"^FETCH = True", "FETCH = False", source, flags=re.MULTILINE)
+
+
 def filled(notebook: nbformat.NotebookNode, every: int) -> tuple[nbformat.NotebookNode, list]:
     """The notebook with every n-th blank filled by what `solution()` prints, and what is trained cut short; and the
     cells that are filled."""
@@ -140,7 +147,7 @@ def filled(notebook: nbformat.NotebookNode, every: int) -> tuple[nbformat.Notebo
     blanks = [cell for cell in cells if exercise_of(cell.source)][::every]
     for cell in cells:
         cell.outputs, cell.execution_count = [], None
-        cell.source = re.sub(r"^STEPS = \d+", "STEPS = 20", cell.source, flags=re.MULTILINE)
+        cell.source = re.sub(r"^STEPS = \d+", "STEPS = 20", offline(cell.source), flags=re.MULTILINE)
     for cell in blanks:
         line = exercise_of(cell.source)
         assert line and module
@@ -177,8 +184,35 @@ def test_every_notebook_runs_from_a_clean_kernel(path, copy_of_the_kit):
     notebook = read(path)
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
+            cell.outputs, cell.execution_count, cell.source = [], None, offline(cell.source)
     build.execute(notebook, copy_of_the_kit / "notebooks")
+
+
+@pytest.mark.parametrize("writable", [True, False])
+@pytest.mark.parametrize("fetch, connected", [(True, True), (True, False), (False, True)])
+def test_notebook_05_downloads_the_photographs_if_it_may(fetch, connected, writable, tmp_path, capsys):
+    (cell,) = [source for source in code_of(read(NOTEBOOKS[5])) if "download_cpen455(" in source]
+    fetched = []
+
+    def load_split(dataset, split, root):
+        if root not in fetched:
+            raise utils.UsageError("not found")
+        return [split] * 3
+
+    def download_cpen455(root, timeout):
+        if not connected:
+            raise utils.UsageError("no connection")
+        fetched.append(root)
+
+    of_os = SimpleNamespace(access=lambda path, mode: writable, W_OK=os.W_OK)
+    given = {"FETCH": fetch, "DATA": tmp_path, "os": of_os, "tempfile": tempfile, "Path": Path}
+    given |= {"find_root": lambda dataset: None, "load_split": load_split, "download_cpen455": download_cpen455}
+    exec(cell, given | {"UsageError": utils.UsageError})
+    folder = tmp_path if writable else Path(tempfile.gettempdir())
+    assert fetched == [folder / "cpen455"] * (fetch and connected)
+    printed = capsys.readouterr().out
+    assert ("no connection" in printed) == (fetch and not connected)
+    assert ("here: 3 with labels" if fetched else "The photographs are not here") in printed
 
 
 def bootstrap(

@@ -7,15 +7,9 @@ from ..fid import fid, find_weights
 
 
 def run(
-    generated: str = "",
-    reference: str = "",
-    dims: int = 2048,
-    course: bool = False,
-    resize_reference: bool = False,
-    download: bool = False,
-    bootstrap: int = 20,
-    device: str = "auto",
-) -> None:
+    generated: str = "", reference: str = "", dims: int = 2048, course: bool = False, resize_reference: bool = False,
+    download: bool = False, bootstrap: int = 20, device: str = "auto",
+) -> None:  # fmt: skip
     """how far samples are from real pictures (Fréchet Inception distance)
 
     Args:
@@ -30,21 +24,12 @@ def run(
     """
     if not (generated and reference):
         if generated or reference or not download:
-            raise UsageError(
-                "--generated and --reference name two folders; --download alone fetches Inception's weights"
-            )
+            raise UsageError("--generated and --reference name two folders; --download alone fetches the weights")
         print(f"Inception weights: {find_weights(download=True)}")
         return
     with tqdm(desc="pictures", leave=False, disable=None) as bar:
         score = fid(
-            generated,
-            reference,
-            dims,
-            course=course,
-            resize_reference=resize_reference,
-            download=download,
-            bootstrap=bootstrap,
-            device=pick_device(device),
-            progress=bar.update,
-        )
-    print(score)
+            generated, reference, dims, course=course, resize_reference=resize_reference, download=download,
+            bootstrap=bootstrap, device=pick_device(device), progress=bar.update,
+        )  # fmt: skip
+    print(score.text)

@@ -48,7 +48,10 @@ class Sheet(Exercise):
     @staticmethod
     def _wrong_sheet(attempt, rows: int, columns: int, size: int) -> str | None:
         levels = torch.randint(0, 256, (rows * columns, 3, size, size), dtype=torch.uint8)
-        sheet = attempt(to_float(levels), columns)
+        images = to_float(levels)
+        sheet = attempt(images, columns)
+        if not torch.equal(images, to_float(levels)):
+            return "it writes into images; they are the caller's."
         complaint = blank(sheet) or wrong_shape(sheet, (rows * size, columns * size, 3))
         if complaint:
             return complaint
@@ -98,7 +101,7 @@ class LogProbOfRest(Piece):
             if not (torch.equal(x, before[0]) and torch.equal(y, before[1])):
                 return "it writes into x or y; they are the caller's."
             if sentence := blank(nats) or wrong_shape(nats, (nr_pictures,)):
-                return f"{nr_pictures} pictures of {height}x{width}, {nr_given} rows given: {sentence}"
+                return f"pictures: {nr_pictures} of {height}x{width}, rows given: {nr_given}: {sentence}"
             if nats.requires_grad:
                 return "the numbers still carry a gradient, and with it the whole network's memory: torch.no_grad()."
         return None
@@ -119,8 +122,8 @@ class LogProbOfRest(Piece):
                 60 * math.log(probability): "all rows are in it, the given ones too",
                 nr_given * 15 * math.log(probability): "these are the rows that were given; the others are asked for",
                 (60 - 3 * nr_given) * math.log(probability): "nr_given counts rows, not pixels",
-                expected / nr_values: "values are averaged, but log-probabilities of a whole add up",
-                expected / nr_values * 3: "pixels are averaged, but log-probabilities of a whole add up",
+                expected / nr_values: "values are averaged; a log-likelihood is their sum",
+                expected / nr_values * 3: "pixels are averaged; a log-likelihood is their sum",
                 expected - 15 * math.log(probability): "the first row that was not given is missing",
                 expected + 15 * math.log(probability): "the last row that was given is in it",
                 (60 - 12 * nr_given) * math.log(probability): "these are columns; rows are given, the dimension before",
@@ -225,7 +228,7 @@ class Nearest(Piece):
             if sentence := blank(found) or wrong_shape(found, (nr_samples, count)):
                 return f"{said}: {sentence}"
             if found.is_floating_point() or found.dtype == torch.bool:
-                return "these are no whole numbers; the indices of the pictures are asked for, not their distances."
+                return "these are not whole numbers; the indices of the pictures are asked for, not their distances."
             if outside := [n for n in found.flatten().tolist() if not 0 <= n < nr_training]:
                 return f"{said}: there is no training picture {outside[0]}; they are numbered from 0."
         return None
@@ -378,10 +381,13 @@ class Frechet(Piece):
             return None
         each, without = first.trace() + second.trace(), float(5 + first.trace() + second.trace())
         roots = [torch.linalg.eigvalsh(cov).sqrt().sum() for cov in (first, second)]
+        (values1, axes1), (values2, axes2) = map(torch.linalg.eigh, (first, second))
+        apart = ((axes1 * values1.sqrt()) @ axes1.T * ((axes2 * values2.sqrt()) @ axes2.T)).sum()
         known = {
             without - 2 * float(product.diagonal().sqrt().sum()): "the root is taken of each entry, but it is the root "
             "of a matrix: the R with R @ R = cov1 @ cov2",
             without - 2 * float(roots[0] * roots[1]): "the trace of a product is not the product of the traces",
+            without - 2 * float(apart): "root(cov1) @ root(cov2) is not the root of cov1 @ cov2 if they do not commute",
             float(1 + each - 2 * middle): "the squares of the differences of the means are added: 1 + 4",
             without - 2 * float((first.diagonal() * second.diagonal()).sqrt().sum()): "the entries beside the diagonal "
             "count too",

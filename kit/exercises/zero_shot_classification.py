@@ -182,13 +182,14 @@ class LogPosterior(Piece):
     def shapes(self, attempt) -> str | None:
         for count, nr_classes in [(3, 4), (1, 2), (5, 7)]:
             nats = HEIGHT + torch.randn(count, nr_classes, dtype=torch.float64)
-            before = nats.clone()
-            for prior in (None, torch.full((nr_classes,), 1 / nr_classes, dtype=torch.float64)):
-                value = attempt(nats) if prior is None else attempt(nats, prior)
-                if not torch.equal(nats, before):
-                    return "the log-likelihoods were changed in place (by += or -=?); leave the argument as it is."
+            uniform = torch.full((nr_classes,), 1 / nr_classes, dtype=torch.float64)
+            for said, given in [("no", [nats]), ("a uniform", [nats, uniform])]:
+                before = [each.clone() for each in given]
+                value = attempt(*given)
+                if not all(map(torch.equal, given, before)):
+                    return "an argument was changed in place (by += or -=?); leave the arguments as they are."
                 if sentence := blank(value) or wrong_shape(value, (count, nr_classes)):
-                    return f"{'no' if prior is None else 'a uniform'} prior: {sentence}"
+                    return f"{said} prior: {sentence}"
         return None
 
     def by_hand(self, attempt) -> str | None:
@@ -547,6 +548,9 @@ class ExpectedCalibrationError(Exercise):
             return found or f"with 8 pictures in 5 bins {true:.4f} was expected, not {value:.4f}."
         if value < 0:
             return "the sign is wrong: an error is never below 0."
+        out = attempt(torch.tensor([0.3, 0.5, 0.9]), torch.tensor([True, False, False]), 2)
+        if no_number(out) is None and near(float(out), 1.1 / 3):  # 0.3 and 0.5 in one bin
+            return "in 2 bins a confidence of exactly 0.5 belongs to the second, which begins there."
         return next(filter(None, (self._wrong_bins(attempt, nr_bins) for nr_bins in (1, 2, 10, some(11, 20)))), None)
 
     @staticmethod

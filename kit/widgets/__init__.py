@@ -4,6 +4,7 @@ base.py              a panel of controls and a picture;   drawing.py  a panel wh
 class_slider.py      pictures of a class;        completion.py       the rest of a picture
 evidence_lens.py     a classification;           mixture_explorer.py a mixture of logistics
 xray.py              what an output sees;        dashboard.py        a run while it trains
+activations.py       what a sampler computes, and when: an animation, not a panel
 """
 
 from .base import explore

@@ -44,6 +44,7 @@ class Watched:
 
 
 def nothing(size: int) -> Counts:
+    """A count of zero everywhere."""
     scales = range(NR_SCALES)
     return {(stream, s): np.zeros((size >> s, size >> s)) for stream in ("u", "ul") for s in scales}
 
@@ -92,8 +93,8 @@ def watch_naive(model: ConditionalPixelCNN) -> list[Step]:
 
 
 def times_computed(steps: list[Step]) -> Counts:
-    """How many times each activation is computed in all these steps, by (stream, scale)."""
-    return {key: np.rint(sum(step.counts[key] for step in steps)).astype(int) for key in steps[0].counts}
+    """How many times each activation is computed in all these steps, by (stream, scale): the mean over the blocks."""
+    return {key: np.round(sum(step.counts[key] for step in steps), 6) for key in steps[0].counts}
 
 
 def show_activations(steps: list[Step], slow_rows: int = 4) -> None:

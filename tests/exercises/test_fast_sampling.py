@@ -132,13 +132,13 @@ def test_cached_conv1d():
             "forgotten between two calls": conv_that(lambda past, k: zero_before(past[:, :, -k:], 1)),
             "it is one call late": conv_that(lambda past, k: past[:, :, -k - 1 : -1]),
             "two calls old is forgotten": conv_that(lambda past, k: zero_before(past[:, :, -k:], min(k, 2))),
-            "Not yet 3 of 5: k = ": conv_that(lambda past, k: zero_before(past[:, :, -k:], min(k, 3))),
+            "Not yet 3 of 5: B = ": conv_that(lambda past, k: zero_before(past[:, :, -k:], min(k, 3))),
             "two objects disturb each other": SharedMemory,
             "the bias is missing": without_bias,
             "what the kernel has left must go": EverythingKept,
             "a call works on more and more numbers": HiddenAway,
             "(1, 1)": lambda conv, batch: lambda x: conv(x[:, :, None].expand(-1, -1, conv.kernel_size[0])),
-            "yours are torch.float32; keep": in_single,
+            "that is float32's rounding; keep all in torch.float64": in_single,
             "it writes into the positions": in_place,
             "call 0: nothing was returned": lambda conv, batch: lambda x: None,
         },
@@ -298,6 +298,19 @@ def overwritten_late(layer, batch, width):
     return OverwrittenFirst(layer, batch, width, early=False)
 
 
+class SingleMemory:
+    """What it keeps is in float32, what it is given in float64."""
+
+    def __init__(self, layer, batch, width):
+        self.cached = RightAndLazy(layer, batch, width)
+
+    def start_row(self):
+        self.cached.start_row()
+
+    def __call__(self, j, pixel):
+        return self.cached(j, pixel.float().double())
+
+
 def left_forgotten(above, here, j):
     return above, torch.cat([torch.zeros_like(here[:, :, :j]), here[:, :, j:]], dim=2)
 
@@ -318,7 +331,8 @@ def test_cached_conv2d():
             "upper and lower taps are swapped": with_weights(lambda weight: weight.flip(2)),
             "the bias is missing": changed(lambda layer, out, pixel: out - layer.conv.bias),
             "the bias is added twice": changed(lambda layer, out, pixel: out + layer.conv.bias),
-            "yours are torch.float32": changed(lambda layer, out, pixel: out.float()),
+            "that is float32's rounding": changed(lambda layer, out, pixel: out.float()),
+            "float32's rounding; keep all": SingleMemory,
             "two objects disturb each other": OneMemory,
             "a convolution needs one row of its input": Picture,
             "row after row": Elsewhere,
@@ -455,11 +469,11 @@ def test_cached_stack():
     wrong = {sentences[flaw]: plain_with(flaw) for flaw in sentences}
     wrong |= {
         "pixel (0, 0): nothing was returned": stack_that(lambda out, h: None),
-        "and h + 6 comes out": stack_that(lambda out, h: h),
+        "so h + 6 is due": stack_that(lambda out, h: h),
         "the shape is": stack_that(lambda out, h: out.sum(dim=1)),
         "but it should be 6 (": stack_that(lambda out, h: out + 1e-6),
-        "2 blocks": one_cache_for_both,
-        "3 blocks": last_one_left_out,
+        "len(blocks) = 2": one_cache_for_both,
+        "len(blocks) = 3": last_one_left_out,
         "a convolution needs one row of its input": StackAgain,
         "what concerns the whole row belongs in start_row": UAtAPixel,
         "it writes into h or u": stack_that(lambda out, h: (out, h.zero_())[0]),
@@ -532,7 +546,8 @@ def test_jacobi():
             ),
             "it stopped while": passes(lambda new, old, number: number == 4),
             "start is 0, 2x3 pixels: the list has 25": passes(lambda new, old, number: number == 24),
-            "keep what it returned": twice,
+            "keep what each pass returned": twice,
+            "no sum changes, but places do: the list has 2": passes(lambda new, old, _: (new - old).sum() == 0),
             "is not f of the one before": in_the_same_memory,
             "it writes into `start`": into_the_start,
             "a list of pictures was expected, not Tensor": lambda f, start: solutions.jacobi(f, start)[-1],

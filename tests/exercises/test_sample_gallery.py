@@ -54,6 +54,9 @@ def test_sheet():
         tiles = to_bytes(images)[:, :, :4, :4].reshape(-1, columns, 3, 4, 4)
         return tiles.permute(0, 3, 1, 4, 2).reshape(-1, columns * 4, 3)
 
+    def writing(images, columns):
+        return exercises.sheet.answer(images.mul_(-1), columns)
+
     check_exercise(
         exercises.sheet,
         lambda images, columns: ...,
@@ -68,6 +71,7 @@ def test_sheet():
             "in columns=2: the shape is": in_three_columns,
             " in columns=2: the shape": of_size_4,
             "not ndarray": lambda images, columns: exercises.sheet.answer(images, columns).numpy(),
+            "it writes into images": writing,
         },
         given=GIVEN,
     )
@@ -252,9 +256,13 @@ def with_middle(middle, power=2):
     return attempt
 
 
+def root_of(cov):
+    values, vectors = torch.linalg.eigh(cov)
+    return vectors * values.clamp(min=0).sqrt() @ vectors.T
+
+
 def middle(cov1, cov2):
-    values, vectors = torch.linalg.eigh(cov1)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    root = root_of(cov1)
     return 2 * torch.linalg.eigvalsh(root @ cov2 @ root).clamp(min=0).sqrt().sum()
 
 
@@ -305,6 +313,7 @@ def test_frechet():
             "root is taken of each entry": with_middle(lambda c1, c2: 2 * (c1 @ c2).diagonal().sqrt().sum()),
             "the entries beside the diagonal": with_middle(of_diagonals),
             "product of the traces": with_middle(of_each_root),
+            "if they do not commute": with_middle(lambda c1, c2: 2 * (root_of(c1) @ root_of(c2)).trace()),
             "clamp": with_middle(unclamped),
             "variances 1 and 4 give": with_middle(lambda c1, c2: 7 * middle(c1, c2)),
             "not diagonal it gives 10": lambda *moments: 10.0,

@@ -132,6 +132,9 @@ def test_log_posterior():
         log_likelihoods -= log_likelihoods.logsumexp(dim=1, keepdim=True)
         return log_likelihoods
 
+    def prior_in_place(log_likelihoods, prior=None):
+        return (log_likelihoods + (0 if prior is None else prior.log_())).log_softmax(dim=1)
+
     def of_the_example(log_likelihoods, prior=None):
         if prior is not None and not (prior == 0).any():
             prior = None
@@ -149,6 +152,7 @@ def test_log_posterior():
         "the columns were normalised": [("dim=1", "dim=0")],
         "should be (3, 4)": [(result, "return joint.argmax(dim=1)")],
         "changed in place": in_place,
+        "leave the arguments as they are": prior_in_place,
         "a random prior": of_the_example,
         "missing 1 required positional argument": [("prior=None", "prior")],
         "not ndarray": lambda log_likelihoods, prior=None: np.asarray(log_likelihoods),
@@ -318,6 +322,12 @@ def test_expected_calibration_error():
         middle = ((confidence * nr_bins).long().clamp(max=nr_bins - 1) + 0.5) / nr_bins
         return weighted(middle, right, nr_bins)
 
+    def closed_above(confidence, right, nr_bins):
+        """Bin b holds its upper end, not its lower one."""
+        bins = (confidence * nr_bins).ceil().long() - 1
+        errors = [(confidence - right.float())[bins == b].sum().abs() for b in bins.unique()]
+        return float(sum(errors)) / len(right)
+
     wrong = {
         "as they do in one single bin": lambda c, r, n: weighted(c, r, n, absolute=False),
         "each bin counted the same": every_bin_the_same,
@@ -328,6 +338,7 @@ def test_expected_calibration_error():
         "the answer is NaN": lambda c, r, n: sum(count * gap.abs() for count, gap in gaps(c, r, n)) / len(r),
         "too much and too little": lambda c, r, n: (c.mean() - r.float().mean()).abs(),
         "on its own": lambda c, r, n: (c - r.float()).abs().mean(),
+        "exactly 0.5 belongs to the second": closed_above,
         "never below 0": lambda c, r, n: -weighted(c, r, n),
         "was expected, not": lambda c, r, n: weighted(c, r, n) + 0.3,
         "a number was expected, not Tensor. It is the mean": lambda c, r, n: c,
