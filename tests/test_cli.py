@@ -236,13 +236,13 @@ def test_evaluate_against_others(weights, picture_folder, tmp_path, capsys):
     alone = capsys.readouterr().out.splitlines()
     assert main(["evaluate", *where, "--against", str(weights)]) == 0
     *lines, last = capsys.readouterr().out.splitlines()
-    both = f"right alone: as above 0, {weights} plainly 0 of 6; sign test p = 1.00"
+    both = f"right alone: {weights} as above 0, {weights} plainly 0 of 6; sign test p = 1.00"
     assert lines == alone and last == f"paired comparison   {both}"
     assert main(["evaluate", *where, "--prior=1,0", "--mirror", "--calibrate=4", "--against", str(weights)]) == 0
     said = capsys.readouterr().out
     recall = [float(alone[-2:][n].split()[1].strip("%")) / 100 for n in (0, 1)]
     first, second = 3 - round(3 * recall[0]), round(3 * recall[1])  # all are taken for the first class
-    assert f"right alone: as above {first}, {weights} plainly {second} of 6" in said
+    assert f"right alone: {weights} as above {first}, {weights} plainly {second} of 6" in said
 
     other = small_model(torch.float32, num_classes=2, image_size=16)
     other.class_names = ("light", "dark")
@@ -252,7 +252,7 @@ def test_evaluate_against_others(weights, picture_folder, tmp_path, capsys):
     others = capsys.readouterr().out
     where[1] = str(weights)
     assert main(["evaluate", *where, "--against", str(tmp_path / "other.safetensors")]) == 0
-    found = re.search(r"right alone: as above (\d), .* plainly (\d) of 6", capsys.readouterr().out)
+    found = re.search(r"right alone: .* as above (\d), .* plainly (\d) of 6", capsys.readouterr().out)
     right = [round(6 * float(re.search(r"accuracy +([\d.]+)%", text)[1]) / 100) for text in ("\n".join(alone), others)]
     assert int(found[1]) - int(found[2]) == right[0] - right[1]
 

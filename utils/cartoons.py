@@ -99,7 +99,7 @@ class Canvas:
 
 
 class HardCanvas(Canvas):
-    """Each of five troubles befalls a picture with probability 1/2."""
+    """Each picture has each of five troubles with probability 1/2."""
 
     def where(self, trouble: np.ndarray, none: float | np.ndarray) -> np.ndarray:
         return np.where(self.rng.random((self.count, 1, 1)) < 0.5, trouble, none)

@@ -41,5 +41,6 @@ def run(
     table = find_weights(options.checkpoint).parent / f"confusion-{dataset}-{split}.csv"
     report(nats[0], log_p, pictures, models[0], f"{dataset} {split} split", how, table)
     if against:
-        others_labels, names = plain.log_likelihoods(others, x)[0].argmax(1), ("as above", f"{against} plainly")
+        others_labels = plain.log_likelihoods(others, x)[0].argmax(1)
+        names = f"{options.checkpoint} as above", f"{against} plainly"
         say(f"paired comparison   {paired(log_p.argmax(1), others_labels, pictures.labels, names)}")
