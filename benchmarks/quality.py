@@ -25,7 +25,7 @@ from kit.scores import sign_test
 from utils import UsageError
 from utils.checkpoints import load_model, with_classes, write_atomically
 from utils.classify import fit_calibration, fit_temperature, log_posterior, score
-from utils.data import ImageDataset, load_split, shifted
+from utils.data import load_split, shifted
 from utils.device import pick_device
 from utils.figures import show_images
 from utils.model import ConditionalPixelCNN
@@ -71,17 +71,13 @@ class Setup:
         self.others = {name: self.other(name) for name in others if self.model}
         self.x, self.y = self.validation.tensors()
         order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(args.seed))
-        self.held, self.rest = self.part(order[: len(order) // 10]), self.part(order[len(order) // 10 :])
+        self.held, self.rest = self.train.at(order[: len(order) // 10]), self.train.at(order[len(order) // 10 :])
 
     def other(self, name: str) -> ConditionalPixelCNN:
         model = load_model(name, self.device)
         if model.config.image_size != self.size:
             raise UsageError(f"{name} reads pictures of another size than {self.args.checkpoint}")
         return with_classes(model, self.model.class_names, name, self.args.checkpoint)
-
-    def part(self, which: Tensor) -> ImageDataset:
-        train, names = self.train, [self.train.names[i] for i in which.tolist()]
-        return ImageDataset(train.images[which], train.labels[which], train.classes, names)
 
     @cached_property
     def cnn(self) -> SmallCNN:

@@ -48,12 +48,12 @@ class ImageDataset(torch.utils.data.Dataset):
     def subset(self, count: int) -> "ImageDataset":
         """So many pictures, all if there are fewer: chosen at random, the same ones everywhere, every class in its
         proportion."""
-        return self._at(self._shuffled()[:count])
+        return self.at(self._shuffled()[:count])
 
     def held_out(self, count: int) -> "ImageDataset":
         """So many other pictures, chosen likewise: none of those of `subset`, as long as both together are not more
         than there are."""
-        return self._at(self._shuffled().flip(0)[:count])
+        return self.at(self._shuffled().flip(0)[:count])
 
     def _shuffled(self) -> Tensor:
         """The order in which `subset` takes pictures: each class is shuffled, then they are dealt out evenly."""
@@ -65,7 +65,8 @@ class ImageDataset(torch.utils.data.Dataset):
             due[members] = turns.double() / len(members)  # of the classes' k-th pictures that of the largest is first
         return due.argsort(stable=True)
 
-    def _at(self, places: Tensor) -> "ImageDataset":
+    def at(self, places: Tensor) -> "ImageDataset":
+        """The pictures at these places, in this order."""
         names = [self.names[i] for i in places.tolist()]
         return ImageDataset(self.images[places], self.labels[places], self.classes, names)
 

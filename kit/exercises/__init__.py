@@ -117,3 +117,31 @@ def difference(value: Tensor, expected: Tensor, tolerance: float = 1e-9) -> str 
         f"{where}it is {float(value[tuple(at)]):.6g}, but it should be {float(expected[tuple(at)]):.6g} "
         f"({nr_wrong} of {error.numel()} numbers differ)."
     )
+
+
+def explained(value, expected: Tensor, mistakes: dict[str, Tensor], tolerance: float = 1e-9) -> str | None:
+    """What differs, and the sentence of the mistake that gives these very numbers."""
+    problem = difference(value, expected, tolerance)
+    if problem is None or blank(value) or wrong_shape(value, tuple(expected.shape)):
+        return problem
+
+    def same(mistaken: Tensor, other: Tensor) -> bool:
+        a, b = mistaken.double(), other.double()
+        return a.shape == b.shape and torch.allclose(a, b, rtol=1e-5, atol=1e-6, equal_nan=True)
+
+    for sentence, mistaken in mistakes.items():
+        if same(mistaken, value) and not same(mistaken, expected):  # one that makes no difference here explains nothing
+            return f"{problem[:-1]}: {sentence}."
+    unlike = value.dtype != expected.dtype and tolerance < 1e-6
+    return f"{problem[:-1]}: yours are {value.dtype}; keep the inputs' {expected.dtype}." if unlike else problem
+
+
+def close(a, b, tolerance: float = 1e-9) -> bool:
+    """Whether two numbers, or tensors, or lists of numbers are the same but for rounding."""
+    a, b = (torch.as_tensor(each, dtype=torch.float64) for each in (a, b))
+    return torch.allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+def reason(typical: dict, value: float, tolerance: float = 1e-9) -> str:
+    """The mistake that leads to this value, after a colon; nothing if none of the typical ones does."""
+    return next((f": {text}" for known, text in typical.items() if close(known, value, tolerance)), "")

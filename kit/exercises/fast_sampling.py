@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from utils.layers import DownRightShiftedConv2d, GatedResidualBlock, concat_elu
@@ -17,9 +16,10 @@ from utils.mixture import sample
 from utils.model import ConditionalPixelCNN, ModelConfig
 
 from ..widgets.activations import watch_cached
-from . import Exercise, blank, difference, no_number, some, wrong_shape
+from . import Exercise, blank, difference, explained, no_number, some, wrong_shape
 from .pieces import Piece
 from .solutions import fast_sampling as solutions
+from .stand_ins import Watch
 
 
 class NaiveCost(Exercise):
@@ -55,16 +55,12 @@ class NaiveCost(Exercise):
         return None
 
 
-class Work(TorchDispatchMode):
+class Work(Watch):
     """Counts the numbers that operations read; a view reads none."""
 
     def __init__(self) -> None:
         super().__init__()
         self.numbers = 0
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # else torch._dynamo is imported, which takes two seconds; nothing is compiled here
 
     def __torch_dispatch__(self, function, _types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
@@ -99,16 +95,12 @@ def held(thing, seen: set[int] | None = None) -> int:
     return sum(held(part, seen) for part in parts)
 
 
-def named_flaw(value, expected: Tensor, flaws: dict[str, Tensor], tolerance: float = 1e-9) -> str | None:
-    """What differs, and the sentence of the flaw that gives these very numbers."""
-    problem = difference(value, expected, tolerance)
-    if problem and isinstance(value, Tensor) and value.shape == expected.shape:
-        for sentence, flawed in flaws.items():
-            if torch.allclose(value.double(), flawed.double(), rtol=1e-6, atol=1e-9):
-                return f"{problem[:-1]}: {sentence}."
-        if torch.allclose(value.double(), expected.double(), rtol=1e-5, atol=1e-5):
-            return f"{problem[:-1]}: that is float32's rounding; keep all in {expected.dtype}, as the weights are."
-    return problem
+def named_flaw(value, expected: Tensor, flaws: dict[str, Tensor]) -> str | None:
+    """As `explained`; what was kept in float32 meanwhile is right but for rounding."""
+    problem = difference(value, expected)
+    if problem and difference(value, expected, 1e-5) is None:
+        return f"{problem[:-1]}: that is float32's rounding; keep all in {expected.dtype}, as the weights are."
+    return explained(value, expected, flaws)
 
 
 class Cache(Piece):

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from utils import mixture
 
-from . import Exercise, blank, difference, no_number, some, wrong_shape
+from . import Exercise, blank, difference, explained, no_number, some, wrong_shape
 from .pieces import Piece
 from .solutions import mixture_of_logistics as solutions
 
@@ -28,18 +28,6 @@ def cdf(z: float) -> float:
 def log_density(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
     z = (x - mean) / log_scale.exp()
     return F.logsigmoid(z) + F.logsigmoid(-z) - log_scale
-
-
-def explained(value, expected: Tensor, flaws: dict[str, Tensor], tolerance: float = 1e-9) -> str | None:
-    """What differs, and the sentence of the flaw that gives these very numbers."""
-    problem = difference(value, expected, tolerance)
-    if problem is None or blank(value) or wrong_shape(value, tuple(expected.shape)):
-        return problem
-    for sentence, flawed in flaws.items():
-        if torch.allclose(value.double(), flawed.double(), rtol=1e-5, atol=1e-9, equal_nan=True):
-            return f"{problem.rstrip('.')}: {sentence}."
-    unlike = value.dtype != expected.dtype and tolerance < 1e-6
-    return f"{problem[:-1]}: yours are {value.dtype}; keep the inputs' {expected.dtype}." if unlike else problem
 
 
 class RangeMass(Exercise):

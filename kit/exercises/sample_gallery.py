@@ -5,16 +5,15 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from utils.data import to_bytes, to_float
 from utils.mixture import log_prob
 from utils.model import ConditionalPixelCNN, ModelConfig
 
-from . import Exercise, blank, difference, no_number, some, wrong_shape
+from . import Exercise, blank, explained, no_number, reason, some, wrong_shape
 from .pieces import Piece
 from .solutions import sample_gallery as solutions
-from .training import Constant
+from .stand_ins import Grey, Watch, random_pictures
 
 
 class Sheet(Exercise):
@@ -93,9 +92,9 @@ class LogProbOfRest(Piece):
     answer = staticmethod(solutions.log_prob_of_rest)
 
     def shapes(self, attempt) -> str | None:
-        model = Constant(0.5)
+        model = Grey([0.5])
         for nr_pictures, height, width, nr_given in [(3, 4, 6, 1), (1, 5, 2, 0), (2, 3, 3, 2)]:
-            x, y = random_bytes(nr_pictures, height, width), torch.zeros(nr_pictures, dtype=torch.long)
+            x, y = random_pictures(nr_pictures, height, width), torch.zeros(nr_pictures, dtype=torch.long)
             before = x.clone(), y.clone()
             nats = attempt(model, x, y, nr_given)
             if not (torch.equal(x, before[0]) and torch.equal(y, before[1])):
@@ -108,8 +107,8 @@ class LogProbOfRest(Piece):
 
     def by_hand(self, attempt) -> str | None:
         for nr_given, probability in [(0, 0.5), (2, 0.5), (1, 0.25)]:
-            x = torch.full((2, 3, 4, 5), Constant.MEAN, dtype=torch.float64)
-            nats = attempt(Constant(probability), x, torch.tensor([0, 1]), nr_given)
+            x = torch.full((2, 3, 4, 5), Grey.LEVEL, dtype=torch.float64)
+            nats = attempt(Grey([probability] * 2), x, torch.tensor([0, 1]), nr_given)
             nr_values = (4 - nr_given) * 5 * 3
             expected = nr_values * math.log(probability)
             found = float(nats[0])
@@ -128,8 +127,7 @@ class LogProbOfRest(Piece):
                 expected + 15 * math.log(probability): "the last row that was given is in it",
                 (60 - 12 * nr_given) * math.log(probability): "these are columns; rows are given, the dimension before",
             }
-            why = next((f": {text}" for value, text in known.items() if abs(found - value) < 1e-3), "")
-            return f"{rest}, have {expected:.4f} nats together, not {found:.4f}{why}."
+            return f"{rest}, have {expected:.4f} nats together, not {found:.4f}{reason(known, found, 1e-5)}."
         return None
 
     def given(self, attempt) -> str | None:
@@ -151,12 +149,9 @@ class LogProbOfRest(Piece):
             return torch.stack([log_prob(*row) for row in rows], dim=1)  # (B, H)
 
         for nr_pictures, height, width, nr_given in sizes:
-            x, y = random_bytes(nr_pictures, height, width), torch.tensor(labels[:nr_pictures])
+            x, y = random_pictures(nr_pictures, height, width), torch.tensor(labels[:nr_pictures])
             expected = by_rows(x, y)[:, nr_given:].sum(dim=1)
             value = attempt(model, x.clone(), y.clone(), nr_given)
-            problem = difference(value, expected)
-            if problem is None:
-                continue
             covered = x.clone()
             covered[:, :, nr_given:] = 1
             with torch.no_grad():
@@ -171,12 +166,8 @@ class LogProbOfRest(Piece):
             if nr_given % 4 == 0:
                 alone = by_rows(x[:, :, nr_given:], y).sum(dim=1)
                 known["the network saw these rows alone; each depends on the given ones above too"] = alone
-            if isinstance(value, Tensor) and value.shape == expected.shape:
-                close = (text for text, other in known.items() if torch.allclose(value.double(), other, rtol=1e-6))
-                problem = next((f"{problem[:-1]}: {text}." for text in close), problem)
-                if value.dtype != torch.float64 and torch.allclose(value.double(), expected, rtol=1e-5):
-                    problem = f"{problem[:-1]}: yours are {value.dtype}; keep the inputs' torch.float64."
-            return f"{nr_pictures} pictures, {height} rows high, {nr_given} of them given: {problem}"
+            if problem := explained(value, expected, known):
+                return f"{nr_pictures} pictures, {height} rows high, {nr_given} of them given: {problem}"
         return None
 
     steps = {
@@ -186,11 +177,6 @@ class LogProbOfRest(Piece):
         "each picture is judged under its own label": label,
         "random pictures of any size give the solution's values": equal,
     }
-
-
-def random_bytes(count: int, height: int, width: int) -> Tensor:
-    """Pictures, float64 (N, 3, H, W), on the 256 levels."""
-    return to_float(torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8)).double()
 
 
 def small_model() -> ConditionalPixelCNN:
@@ -314,7 +300,7 @@ class Nearest(Piece):
     }
 
 
-class Largest(TorchDispatchMode):
+class Largest(Watch):
     """Notes the largest tensor that is computed meanwhile."""
 
     numel, shape = 0, ()
@@ -362,9 +348,8 @@ class Frechet(Piece):
         }
         if abs(float(value) - 10) < 1e-6:
             return None
-        why = next((f": {text}" for wrong, text in known.items() if abs(float(value) - wrong) < 1e-6), "")
         by_hand = f"(0 - 3)**2 + 1 + 4 - 2 * sqrt(1 * 4) = 10, not {float(value):.4g}"
-        return f"the Gaussians with means 0 and 3, variances 1 and 4 give {by_hand}{why}."
+        return f"the Gaussians with means 0 and 3, variances 1 and 4 give {by_hand}{reason(known, float(value), 1e-6)}."
 
     def two_dimensions(self, attempt) -> str | None:
         """Covariances that do not commute: tr sqrt(M) = sqrt(tr M + 2 sqrt(det M)) for a 2x2 matrix."""
@@ -392,7 +377,7 @@ class Frechet(Piece):
             without - 2 * float((first.diagonal() * second.diagonal()).sqrt().sum()): "the entries beside the diagonal "
             "count too",
         }
-        why = next((f": {text}" for wrong, text in known.items() if abs(value - wrong) < 1e-6), "")
+        why = reason(known, value, 1e-6)
         return f"for 2x2 covariances that are not diagonal it gives {value:.4f}, but {expected:.4f} is right{why}."
 
     def singular(self, attempt) -> str | None:
@@ -437,6 +422,12 @@ def between(mean1: Tensor, mean2: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return means + a.square().sum() + b.square().sum() - 2 * torch.linalg.svdvals(a @ b.T).sum()
 
 
+def line(x: Tensor, y: Tensor) -> tuple[float, float]:
+    """The slope of the least-squares line through the points, and where it is at x = 0."""
+    slope = float(((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum())
+    return slope, float(y.mean() - slope * x.mean())
+
+
 class AtInfinity(Exercise):
     """Where a line over 1/N ends."""
 
@@ -467,24 +458,21 @@ class AtInfinity(Exercise):
                 return sentence
             inverse = torch.tensor([1 / n for n in counts], dtype=torch.float64)
             found, y = float(value), torch.tensor(distances, dtype=torch.float64)
-            slope = ((inverse - inverse.mean()) * (y - y.mean())).sum() / (inverse - inverse.mean()).square().sum()
-            expected = float(y.mean() - slope * inverse.mean())
+            slope, expected = line(inverse, y)
             if abs(found - expected) < 1e-6:
                 continue
             n = torch.tensor(counts, dtype=torch.float64)
-            over_n = ((n - n.mean()) * (y - y.mean())).sum() / (n - n.mean()).square().sum()
             first, last = int(n.argmin()), int(n.argmax())
             step = (y[first] - y[last]) / (inverse[first] - inverse[last])
             known = {
-                float(slope): "that is the line's slope, not its value at 1/N = 0",
-                float(y.mean() - over_n * n.mean()): "the line runs over N; take 1/N, which is 0 for infinitely many",
-                float(over_n): "the line runs over N; take 1/N, which is 0 for infinitely many",
+                slope: "that is the line's slope, not its value at 1/N = 0",
+                **dict.fromkeys(line(n, y), "the line runs over N; take 1/N, which is 0 for infinitely many"),
                 float(y.min()): "that is the smallest distance, not the line's end",
                 float(y[last]): "that is the distance of the largest set, not the line's end",
                 float(y.mean()): "that is the mean of the distances",
                 float(y[last] - step * inverse[last]): "a line through two of the points alone; fit it to all of them",
             }
-            why = next((f": {text}" for wrong, text in known.items() if abs(found - wrong) < 1e-6), "")
+            why = reason(known, found, 1e-6)
             shown = [round(each, 4) for each in distances]
             return f"counts {counts}, distances {shown} give {found:.4f}, but {expected:.4f} is right{why}."
         return None

@@ -15,48 +15,12 @@ from utils.model import ConditionalPixelCNN, ModelConfig
 from utils.muon import Muon
 from utils.training import TrainConfig
 
-from . import Exercise, blank, difference, no_number, some, wrong_shape
+from . import Exercise, blank, close, difference, no_number, reason, some, wrong_shape
 from .pieces import Piece
 from .solutions import training as solutions
+from .stand_ins import Grey, StandIn, random_pictures
 
 kits_step, kits_rate, kits_average = training.train_step, training.learning_rate, training.update_average
-
-
-class StandIn(nn.Module):
-    """In the place of a network: double precision, quick, and it remembers what it was called with."""
-
-    def __init__(self, nr_logistic_mix: int = 2, nr_classes: int = 3):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 10 * nr_logistic_mix, 1)
-        self.label = nn.Embedding(nr_classes, 10 * nr_logistic_mix)
-        self.calls: list[tuple[Tensor, Tensor, bool]] = []
-        self.double()
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        self.calls.append((x, y, self.training))
-        if self.training:
-            torch.rand(())  # as dropout does: an order that hangs on PyTorch's own generator is found out
-        return self.conv(x) + self.label(y)[:, :, None, None]
-
-
-class Constant(nn.Module):
-    """In the place of a network too: one logistic for every pixel, which gives byte 128, `MEAN`, this probability."""
-
-    MEAN = 1 / 255
-
-    def __init__(self, probability: float):
-        super().__init__()
-        numbers = torch.zeros(1, 10, 1, 1, dtype=torch.float64)
-        numbers[:, [1, 4, 7]] = self.MEAN
-        numbers[:, [2, 5, 8]] = -math.log(510 * math.atanh(probability))  # the mean's bin has tanh(1 / (510 scale))
-        self.numbers = nn.Parameter(numbers)
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.numbers.expand(len(x), 10, *x.shape[2:])
-
-
-def pictures(count: int, size: int) -> Tensor:
-    return torch.randint(0, 256, (count, 3, size, size)).double() / 127.5 - 1
 
 
 def weights(model: nn.Module) -> Tensor:
@@ -68,17 +32,6 @@ def gradient_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Of the batch's bits per dimension, for all weights in one row."""
     bits = mixture.bits_per_dim(-mixture.log_prob(model(x, y), x), x.shape[-1]).mean()
     return torch.cat([each.flatten() for each in torch.autograd.grad(bits, list(model.parameters()))])
-
-
-def close(a, b, tolerance: float = 1e-9) -> bool:
-    """Whether two numbers, or tensors, or lists of numbers are the same but for rounding."""
-    a, b = (torch.as_tensor(each, dtype=torch.float64) for each in (a, b))
-    return torch.allclose(a, b, rtol=tolerance, atol=tolerance)
-
-
-def reason(typical: dict, value: float, tolerance: float = 1e-9) -> str:
-    """The mistake that leads to this value, after a colon; nothing if none of the typical ones does."""
-    return next((f": {text}" for known, text in typical.items() if close(known, value, tolerance)), "")
 
 
 class NumberOfSteps(Exercise):
@@ -166,7 +119,7 @@ class TrainStep(Piece):
         model = StandIn()
         labels = torch.arange(count) % 3  # whoever ignores them is found out
         groups = [{"params": [weight]} for weight in model.parameters()]
-        return model, pictures(count, size), labels, torch.optim.SGD(groups, lr)
+        return model, random_pictures(count, size, size), labels, torch.optim.SGD(groups, lr)
 
     def number(self, attempt) -> str | None:
         model, x, y, optimizer = self._stand_in(3, 4, 0.1)
@@ -185,8 +138,9 @@ class TrainStep(Piece):
 
     def value(self, attempt) -> str | None:
         for count, size, n in [(1, 8, 3), (4, 4, 3), (3, 8, some(1, 4))]:
-            model, x = Constant(0.5**n), torch.full((count, 3, size, size), Constant.MEAN, dtype=torch.float64)
-            bits = float(attempt(model, x, torch.zeros(count).long(), torch.optim.SGD(model.parameters(), 0.5)))
+            model, y = Grey([0.5**n]), torch.zeros(count).long()
+            x = torch.full((count, 3, size, size), Grey.LEVEL, dtype=torch.float64)
+            bits = float(attempt(model, x, y, torch.optim.SGD(model.parameters(), 0.5)))
             given = f"each colour value has probability 1/{2**n}, which is {n} bits, but you return {bits:.5g}"
             typical = {
                 n * math.log(2): "these are nats; a bit is ln 2 of them",
@@ -199,7 +153,7 @@ class TrainStep(Piece):
             for other in {count, 3, 16, 32} - {size}:
                 typical[n * (size / other) ** 2] = f"bits_per_dim was given {other}, but the pictures' height is {size}"
             with torch.no_grad():
-                after = mixture.bits_per_dim(-mixture.log_prob(model(x, x), x), size).mean()
+                after = mixture.bits_per_dim(-mixture.log_prob(model(x, y), x), size).mean()
             if not close(bits, n, 1e-6):  # a 32-bit number will do
                 return f"{given}{reason(typical | {float(after): 'this is the value after the step'}, bits)}."
         return None
@@ -255,7 +209,7 @@ class TrainStep(Piece):
         other = copy.deepcopy(one)
         ones, others = (torch.optim.Adam(model.parameters(), lr=1e-3) for model in (one, other))
         for step in range(3):
-            x, y = pictures(2 + step % 2, 8), torch.randint(0, 3, (2 + step % 2,))
+            x, y = random_pictures(2 + step % 2, 8, 8), torch.randint(0, 3, (2 + step % 2,))
             bits = attempt(one, x, y, ones, 0.5)
             expected = kits_step(other, x, y, others, no_scaler, torch.float32, 0.5)
             if sentence := difference(bits, expected, 1e-6):
@@ -418,7 +372,7 @@ class UpdateAverage(Piece):
 
     def like_the_kits(self, attempt) -> str | None:
         for decay in (0.0, 0.5, float(torch.rand(())), 0.999):
-            model = StandIn(2 + some(0, 2))
+            model = StandIn(nr_logistic_mix=2 + some(0, 2))
             mine = copy.deepcopy(model).requires_grad_(False)
             kits = copy.deepcopy(mine)
             for step in range(12):
@@ -504,7 +458,7 @@ class Fit(Piece):
     @staticmethod
     def _task(count: int, **fields) -> tuple[StandIn, Tensor, Tensor, TrainConfig]:
         values: dict = {"epochs": 3, "batch_size": 4, "lr": 0.05, "warmup": 3, "schedule": "cosine", "ema_decay": 0.8}
-        return StandIn(), pictures(count, 4), torch.arange(count) % 3, TrainConfig(**values | fields)
+        return StandIn(), random_pictures(count, 4, 4), torch.arange(count) % 3, TrainConfig(**values | fields)
 
     def network(self, attempt) -> str | None:
         model, x, y, config = self._task(6, epochs=2)

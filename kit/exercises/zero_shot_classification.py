@@ -1,73 +1,25 @@
 """The exercises of notebook 05."""
 
 import math
-from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from . import Exercise, blank, difference, no_number, some, wrong_shape
+from . import Exercise, blank, difference, explained, no_number, some, wrong_shape
 from .pieces import Piece
 from .solutions import zero_shot_classification as solutions
+from .stand_ins import Grey, StandIn, random_pictures
 
 
 def near(a: float, b: float) -> bool:
     return abs(a - b) < 1e-5
 
 
-def explained(value, expected: Tensor, flawed: dict[str, Tensor], tolerance: float = 1e-9) -> str | None:
-    """Where the value differs, and which of the typical mistakes gives just this value."""
-    if isinstance(value, Tensor) and value.dtype == torch.float32:  # of torch.zeros, say
-        tolerance = max(tolerance, 1e-6)
-    problem = difference(value, expected, tolerance)
-    if problem is None or not isinstance(value, Tensor) or value.shape != expected.shape:
-        return problem
-    alike = (why for why, wrong in flawed.items() if difference(value, wrong, 1e-6) is None)
-    why = next(alike, "")
-    return f"{problem[:-1]}: {why}." if why else problem
-
-
-class StandIn(nn.Module):
-    """In the place of a network: double precision, quick, on pictures of any size; it keeps what it is called with."""
-
-    def __init__(self, nr_classes: int, nr_logistic_mix: int = 2):
-        super().__init__()
-        self.config = SimpleNamespace(num_classes=nr_classes)
-        self.class_names = tuple(str(label) for label in range(nr_classes))
-        self.conv = nn.Conv2d(3, 10 * nr_logistic_mix, 1)
-        self.label = nn.Embedding(nr_classes, 10 * nr_logistic_mix)
-        self.calls: list[tuple[Tensor, Tensor]] = []
-        self.double().eval()
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        if int(y.max()) >= self.config.num_classes:
-            raise ValueError(f"label {int(y.max())} for a model of {self.config.num_classes} classes")
-        self.calls.append((x.clone(), y.clone()))
-        return self.conv(x) + self.label(y)[:, :, None, None]
-
-
-class Grey(nn.Module):
-    """In the place of a network too: under label c every colour value is byte 128, `LEVEL`, with probability p[c]."""
-
-    LEVEL = 1 / 255
-
-    def __init__(self, probabilities: list[float]):
-        super().__init__()
-        self.config = SimpleNamespace(num_classes=len(probabilities))
-        self.class_names = tuple(str(label) for label in range(len(probabilities)))
-        numbers = torch.zeros(len(probabilities), 10, 1, 1, dtype=torch.float64)  # one logistic, no coupling
-        numbers[:, [1, 4, 7]] = self.LEVEL
-        scales = torch.tensor([510 * math.atanh(p) for p in probabilities], dtype=torch.float64)
-        numbers[:, [2, 5, 8]] = -scales.log()[:, None, None, None]  # the mean's bin has tanh(1 / (510 scale))
-        self.numbers = nn.Parameter(numbers)
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.numbers[y].expand(len(x), 10, *x.shape[2:])
-
-
-def pictures(count: int, height: int, width: int) -> Tensor:
-    return torch.randint(0, 256, (count, 3, height, width)).double() / 127.5 - 1
+def named_mistake(value, expected: Tensor, mistakes: dict[str, Tensor], tolerance: float = 1e-9) -> str | None:
+    """As `explained`; float32, which torch.zeros makes, say, will do."""
+    single = isinstance(value, Tensor) and value.dtype == torch.float32
+    return explained(value, expected, mistakes, max(tolerance, 1e-6) if single else tolerance)
 
 
 class ClassLogLikelihoods(Piece):
@@ -86,7 +38,7 @@ class ClassLogLikelihoods(Piece):
 
     def shapes(self, attempt) -> str | None:
         for nr_pictures, nr_classes, height, width in [(5, 3, 4, 4), (1, 2, 3, 5), (2, 5, 1, 1)]:
-            x = pictures(nr_pictures, height, width)
+            x = random_pictures(nr_pictures, height, width)
             before = x.clone()
             value = attempt(StandIn(nr_classes), x)
             if not torch.equal(x, before):
@@ -113,7 +65,7 @@ class ClassLogLikelihoods(Piece):
             one_label = "every column is that of label {}: the label must change from column to column"
             for c in range(len(probabilities)):
                 flawed[one_label.format(c)] = nats[:, [c]].expand_as(nats)
-            if problem := explained(attempt(Grey(probabilities), x), nats, flawed, 1e-6):
+            if problem := named_mistake(attempt(Grey(probabilities), x), nats, flawed, 1e-6):
                 given = ", ".join(f"{p:.3g}" for p in probabilities)
                 return (
                     f"each of the {values} colour values of a {size}x{size} picture has probability {given} under "
@@ -123,15 +75,15 @@ class ClassLogLikelihoods(Piece):
 
     def batches(self, attempt) -> str | None:
         for count, batch_size, nr_classes in [(7, 3, 2), (4, 4, 3), (5, 1, 3), (some(9, 12), 5, some(2, 4))]:
-            model, x = StandIn(nr_classes), pictures(count, 2, 3)
+            model, x = StandIn(nr_classes), random_pictures(count, 2, 3)
             value = attempt(model, x, batch_size=batch_size)
             said = f"{count} pictures, batch_size {batch_size}"
-            largest = max(len(part) for part, _ in model.calls)
+            largest = max(len(part) for part, *_ in model.calls)
             if largest > batch_size:
                 return f"{said}: one call of the model got {largest} pictures, so a large x would fill the memory."
             if sentence := blank(value) or wrong_shape(value, (count, nr_classes)):
                 return f"{said}: {sentence} Does the last, smaller batch count?"
-            seen = sum(len(part) for part, _ in model.calls)
+            seen = sum(len(part) for part, *_ in model.calls)
             if seen != count * nr_classes:
                 return f"{said}: each picture goes through the model once for each of the {nr_classes} labels, " + (
                     f"{count * nr_classes} in all, but the model saw {seen}."
@@ -140,16 +92,16 @@ class ClassLogLikelihoods(Piece):
 
     def no_graph(self, attempt) -> str | None:
         model = StandIn(3)
-        if attempt(model, pictures(2, 3, 3)).requires_grad:
+        if attempt(model, random_pictures(2, 3, 3)).requires_grad:
             return "the result carries the graph of all passes, which fills the memory: use torch.no_grad()."
         return None
 
     def equal(self, attempt) -> str | None:
         for count, nr_classes, batch_size in [(some(3, 8), some(2, 6), some(1, 5)), (some(3, 8), some(2, 6), 32)]:
-            model, x = StandIn(nr_classes), pictures(count, some(1, 5), some(1, 5))
+            model, x = StandIn(nr_classes), random_pictures(count, some(1, 5), some(1, 5))
             expected = solutions.class_log_likelihoods(model, x)
             flawed = {"rows and pictures do not go together: row b belongs to picture b": expected.roll(1, dims=0)}
-            if problem := explained(attempt(model, x, batch_size=batch_size), expected, flawed):
+            if problem := named_mistake(attempt(model, x, batch_size=batch_size), expected, flawed):
                 return f"{count} random pictures, {nr_classes} classes, batch_size {batch_size}: {problem}"
         return None
 
@@ -221,7 +173,7 @@ class LogPosterior(Piece):
                     f"{said}: some values are NaN: exp(-8000) is 0 in floating point, and 0 / 0 is NaN. "
                     "Stay with logarithms."
                 )
-            if problem := explained(value, true.log(), flawed, 1e-6):
+            if problem := named_mistake(value, true.log(), flawed, 1e-6):
                 ratio = "likelihoods 1 : 3 : 1 : 4 and 2 : 1 : 1 : 1"
                 return f"{ratio}, {said}: {problem}"
         return None
@@ -311,11 +263,11 @@ class FitTemperature(Piece):
     def _worse(self, value: float, nats: Tensor, labels: Tensor, said: str, best: str = "") -> str | None:
         if not 0 < value < math.inf:
             return f"{said}: a temperature is finite and above 0, not {value:g}."
-        reached = float(F.cross_entropy(nats / value, labels))
-        least = float(F.cross_entropy(nats / solutions.fit_temperature(nats, labels), labels))
+        fitted = solutions.fit_temperature(nats, labels)
+        reached, least = (float(F.cross_entropy(nats / t, labels)) for t in (value, fitted))
         if reached - least <= self.TOLERANCE:
             return None
-        best = best or f"T = {solutions.fit_temperature(nats, labels):.2f}"
+        best = best or f"T = {fitted:.2f}"
         return f"{said}: T = {value:.3f} costs {reached:.4f} nats a picture, but {best} only {least:.4f}."
 
     def mixed(self, attempt) -> str | None:
@@ -369,7 +321,7 @@ class EvidenceMap(Piece):
 
     def shapes(self, attempt) -> str | None:
         for height, width in [(4, 4), (3, 5), (1, 2)]:
-            value = attempt(StandIn(3), pictures(1, height, width)[0], 1, 2)
+            value = attempt(StandIn(3), random_pictures(1, height, width)[0], 1, 2)
             if sentence := blank(value) or wrong_shape(value, (height, width)):
                 return f"a picture (3, {height}, {width}): {sentence}"
             if value.requires_grad:
@@ -389,7 +341,7 @@ class EvidenceMap(Piece):
                     "that is a ratio of probabilities; stay with logarithms": (p / q) ** 3 * torch.ones_like(nats),
                     "that is `label` alone; subtract what `against` gives": 3 * math.log(p) * torch.ones_like(nats),
                 }
-                if problem := explained(attempt(Grey(probabilities), x, label, against), nats, flawed, 1e-6):
+                if problem := named_mistake(attempt(Grey(probabilities), x, label, against), nats, flawed, 1e-6):
                     return (
                         f"each colour value has probability {p:.3g} under label {label} and {q:.3g} under label "
                         f"{against}: {problem}"
@@ -398,7 +350,7 @@ class EvidenceMap(Piece):
 
     def sums(self, attempt) -> str | None:
         for _ in range(2):
-            model, x = StandIn(4), pictures(1, 5, 4)
+            model, x = StandIn(4), random_pictures(1, 5, 4)
             label, against = torch.randperm(4)[:2].tolist()
             nats = solutions.class_log_likelihoods(model, x)[0]
             expected, total = float(nats[label] - nats[against]), float(attempt(model, x[0], label, against).sum())
@@ -411,11 +363,11 @@ class EvidenceMap(Piece):
 
     def equal(self, attempt) -> str | None:
         for _ in range(3):
-            model, x = StandIn(some(2, 5)), pictures(1, some(2, 6), some(2, 6))[0]
+            model, x = StandIn(some(2, 5)), random_pictures(1, some(2, 6), some(2, 6))[0]
             label, against = torch.randperm(model.config.num_classes)[:2].tolist()
             expected = solutions.evidence_map(model, x, label, against)
             flawed = {"rows and columns are exchanged": expected.T, "the map is upside down": expected.flip(0)}
-            if problem := explained(attempt(model, x, label, against), expected, flawed):
+            if problem := named_mistake(attempt(model, x, label, against), expected, flawed):
                 return f"a random picture {tuple(x.shape)}, labels {label} and {against}: {problem}"
         return None
 
