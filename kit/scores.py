@@ -1,6 +1,5 @@
 """What a classification comes to, printed and drawn."""
 
-import csv
 import math
 import unicodedata
 from pathlib import Path
@@ -9,12 +8,12 @@ import torch
 from torch import Tensor
 
 from utils import UsageError, classify, listing, mixture, note
-from utils.checkpoints import write_atomically
 from utils.data import UNKNOWN, ImageDataset
 from utils.figures import all_shortened, drawable, plain
 from utils.model import ConditionalPixelCNN
 
 from .distributed import rank, say
+from .tables import write_table
 
 WIDEST = 120  # characters of a line that a screen has room for
 LOWEST = 10  # classes that are shown where there is no room for all
@@ -117,14 +116,10 @@ def show_lowest(scores: classify.Scores, classes: tuple[str, ...], table: Path |
 def write_confusion(confusion: Tensor, classes: tuple[str, ...], path: Path) -> bool:
     """A row for each true class, a column for what it was taken for, as spreadsheets read it; -> it was written."""
 
-    def write(temporary: Path) -> None:
-        with open(temporary, "w", newline="", encoding="utf-8-sig", errors="backslashreplace") as file:
-            rows = zip(classes, confusion.tolist(), strict=True)
-            csv.writer(file).writerows([["truth", *classes], *([name, *row] for name, row in rows)])
-
+    rows = zip(classes, confusion.tolist(), strict=True)
     try:
         if rank() == 0:
-            write_atomically(path, write)
+            write_table(path, [["truth", *classes], *([name, *row] for name, row in rows)])
     except UsageError as error:  # the numbers are still worth showing
         note(str(error))
         return False
