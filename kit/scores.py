@@ -115,7 +115,6 @@ def show_lowest(scores: classify.Scores, classes: tuple[str, ...], table: Path |
 
 def write_confusion(confusion: Tensor, classes: tuple[str, ...], path: Path) -> bool:
     """A row for each true class, a column for what it was taken for, as spreadsheets read it; -> it was written."""
-
     rows = zip(classes, confusion.tolist(), strict=True)
     try:
         if rank() == 0:
