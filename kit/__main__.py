@@ -19,8 +19,8 @@ from utils import UsageError, first_process
 from . import console
 
 COMMANDS = (
-    "demo", "train", "evaluate", "generate", "classify", "data", "fid", "submit", "course-export", "sweep", "report",
-    "doctor",
+    "demo", "train", "evaluate", "generate", "classify", "data", "fid", "submit", "leaderboard", "course-export",
+    "sweep", "report", "doctor", "release", "grade",
 )  # fmt: skip
 NO_MEMORY = ("out of memory", "allocate memory", "enough memory")  # CUDA's and MPS's, Linux's, Windows'
 

@@ -23,6 +23,11 @@ def any_letter() -> None:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
+def printable(text: str) -> str:
+    """A text on one line: a letter that could move a terminal's cursor, or turn a line around, as its number."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def shown(path: str | Path) -> str:
     """The path as it is shorter: as it is, or from the current folder on."""
     with contextlib.suppress(ValueError):  # on another of Windows' drives

@@ -40,8 +40,13 @@ def paired(first: Tensor, second: Tensor, labels: Tensor, names: tuple[str, str]
     known = labels != UNKNOWN
     hit, other = (p[known].cpu() == labels[known].cpu() for p in (first, second))
     alone = int((hit & ~other).sum()), int((other & ~hit).sum())
-    value = "p < 0.0001" if (p := sign_test(*alone)) < 1e-4 else f"p = {p:.1g}" if p < 0.1 else f"p = {p:.2f}"
+    value = p_value(sign_test(*alone))
     return f"right alone: {names[0]} {alone[0]}, {names[1]} {alone[1]} of {int(known.sum())}; sign test {value}"
+
+
+def p_value(p: float) -> str:
+    """`p = 0.03`, with no more digits than it is worth."""
+    return "p < 0.0001" if p < 1e-4 else f"p = {p:.1g}" if p < 0.1 else f"p = {p:.2f}"
 
 
 def report(

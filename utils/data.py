@@ -7,6 +7,7 @@ something on 8-bit pixels only, so every picture is rounded to bytes after it ha
 import csv
 import io
 import os
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ DATASETS = ("cartoons", "cartoons-hard", "cpen455", "cifar10", "folder")
 SPLITS = ("train", "validation", "test")
 CPEN455_CLASSES = ("burger", "panda", "koala", "pizza")
 FOLDERS = {"train": ("train", "training"), "validation": ("validation", "val", "valid"), "test": ("test",)}
+BESIDE = re.compile(rf"({'|'.join(sum(FOLDERS.values(), ()))})|.*\.md|contact_sheet\.png", re.IGNORECASE)
 UNKNOWN = -1  # the label of pictures whose class is kept secret
 
 
@@ -138,7 +140,7 @@ def load_split(dataset: str, split: str, root: str | Path | None = None, image_s
 def number_of_classes(dataset: str, root: str | Path | None = None) -> int:
     """How many classes a data set has, without reading its pictures."""
     if dataset == "folder" and root is not None:
-        return len(_class_folders(_split_folder(Path(at_home(root)), "train")))
+        return len(class_folders(_split_folder(Path(at_home(root)), "train")))
     return 10 if dataset == "cifar10" else 4
 
 
@@ -163,10 +165,8 @@ def _read_cpen455(root: Path, split: str, image_size: int) -> ImageDataset:
     table = root / f"{split}.csv"
     if not table.is_file():
         raise UsageError(f"{table} is missing: the data set in {root} is not complete")
-    names: list[str] = []
-    missing: list[str] = []
-    labels = []
-    for place, (number, row) in enumerate(_rows(table)):
+    names, missing, labels = [], [], []
+    for place, (number, row) in enumerate(read_rows(table)):
         where = f"{table}, row {number}"
         if len(row) != 2:
             raise UsageError(f"{where}: expected 2 columns (path,label), found {len(row)}")
@@ -192,7 +192,7 @@ def _read_cpen455(root: Path, split: str, image_size: int) -> ImageDataset:
     return ImageDataset(images, torch.tensor(labels), CPEN455_CLASSES, names)
 
 
-def _rows(table: Path) -> Iterator[tuple[int, list[str]]]:
+def read_rows(table: Path) -> Iterator[tuple[int, list[str]]]:
     """The rows of a CSV file and their numbers, from 1, as spreadsheets save it: with a byte-order mark, semicolons or
     tabs, blank lines."""
     try:
@@ -229,23 +229,26 @@ def _read_cifar10(root: str | Path | None, split: str, image_size: int) -> Image
 
 
 def _read_folder(root: Path, split: str, image_size: int) -> ImageDataset:
-    """`root/split/CLASS/**`; the classes are the folders of `root/train`, in alphabetical order."""
+    """`root/split/CLASS/**`, or `root/test/*` if labels are secret; classes are the folders of `root/train`, sorted."""
     train, folder = _split_folder(root, "train"), _split_folder(root, split)
-    classes, folders = tuple(_class_folders(train)), _class_folders(folder)
-    class_order(list(folders), classes, str(folder), str(train))
-    files, labels = [], []
-    left_out = [path for path in visible(folder) if not path.is_dir()]
-    known = {name for names in FOLDERS.values() for name in names}
-    if beside := [path.name for path in visible(root) if path.name.lower() not in known and path.suffix != ".md"]:
+    classes, left_out = tuple(class_folders(train)), [path for path in visible(folder) if not path.is_dir()]
+    if beside := [path.name for path in visible(root) if not BESIDE.fullmatch(path.name)]:
         note(f"of {root} only the splits' folders are read, not {listing(beside)}")
-    for label, name in enumerate(classes):
-        pictures, others = find_pictures(folders[name])
+    files, labels, places = [], [], [(UNKNOWN, folder)]
+    if split == "test" and len(left_out) == len(visible(folder)) and find_pictures(folder)[0]:
+        left_out = []
+    else:
+        folders = class_folders(folder)
+        class_order(list(folders), classes, str(folder), str(train))
+        places = [(label, folders[name]) for label, name in enumerate(classes)]
+    for label, place in places:
+        pictures, others = find_pictures(place)
         if not pictures:
-            raise UsageError(f"there is no picture in {folders[name]}: put some there, or remove it from every split")
+            raise UsageError(f"there is no picture in {place}: put some there, or remove it from every split")
         files += pictures
         labels += [label] * len(pictures)
         left_out += others
-    say_left_out(left_out, files, folder, " and lies in a class's folder")
+    say_left_out(left_out, files, folder, "" if UNKNOWN in labels else " and lies in a class's folder")
     images = read_images(files, image_size, expected_size=image_size)
     return ImageDataset(images, torch.tensor(labels), classes, [file.relative_to(root).as_posix() for file in files])
 
@@ -264,7 +267,7 @@ def _split_folder(root: Path, split: str) -> Path:
     return found[0]
 
 
-def _class_folders(folder: Path) -> dict[str, Path]:
+def class_folders(folder: Path) -> dict[str, Path]:
     """The classes' names, in alphabetical order, and their folders."""
     folders = [path for path in visible(folder) if path.is_dir()]
     if not folders:

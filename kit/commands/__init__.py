@@ -1,6 +1,7 @@
 """One file a command. A command is a function `run`, and its signature is its command line:
 
     (file, /)               an argument by its place        (*files)         one or more of them
+    (file="", /)            one that may be missing
     (split="validation")    a flag with its default         (mirror=False)   --mirror, --no-mirror
     (options: Classifier)   a flag for each field           (**given)        each field of the configs, if typed
 
@@ -88,7 +89,8 @@ def add_flags(parser: argparse.ArgumentParser, command: Callable) -> None:
         if parameter.kind == parameter.VAR_POSITIONAL:
             parser.add_argument(name, nargs="+", help=sentence)
         elif parameter.kind == parameter.POSITIONAL_ONLY:
-            parser.add_argument(name, choices=typing.get_args(kind) or None, help=sentence)
+            missing = {} if default is parameter.empty else {"nargs": "?", "default": default}
+            parser.add_argument(name, choices=typing.get_args(kind) or None, help=sentence, **missing)
         else:
             add_flag(parser, name, kind, default, sentence)
 
