@@ -22,7 +22,8 @@ from .platforms import KIT, find_root, platform_name, runs_folder, runs_will_van
 Finding = tuple[bool, str, str]  # is it well, what was found, what mends it
 PACKAGES = (  # of requirements.txt, but for the tests; of the notebooks' server only what `report` needs
     "torch", "torchvision", "numpy", "pillow", "safetensors", "tqdm", "filelock", "pooch", "matplotlib", "ipywidgets",
-    "wandb", "pyyaml", "pytorch-fid", "scipy", "ipykernel", "nbformat", "nbclient", "nbconvert",
+    "wandb", "pyyaml", "jinja2", "pytorch-fid", "imagehash", "scipy", "ipykernel", "psutil", "nbformat", "nbclient",
+    "nbconvert",
 )  # fmt: skip
 
 

@@ -168,6 +168,35 @@ def test_folder(picture_folder):
     assert data.number_of_classes("folder", picture_folder) == 2
 
 
+def test_a_test_folder_without_class_folders_has_no_labels(picture_folder, capsys):
+    test, labelled = picture_folder / "test", load_split("folder", "test", picture_folder, 8)
+    assert labelled.labels.tolist() == [0] * 3 + [1] * 3
+    for n, file in enumerate(sorted(test.glob("*/*.png"))):
+        file.rename(test / f"{n:04d}.png")
+    with pytest.raises(UsageError, match=r"there is no picture in .*dark"):  # while there are class folders
+        load_split("folder", "test", picture_folder, 8)
+    for name in ("dark", "light"):
+        (test / name).rmdir()
+    (picture_folder / "card.md").touch()
+    Image.new("RGB", (9, 9)).save(picture_folder / "contact_sheet.png")
+    unlabelled = load_split("folder", "test", picture_folder, 8)
+    assert unlabelled.classes == ("dark", "light") and unlabelled.labels.tolist() == [data.UNKNOWN] * 6
+    assert unlabelled.names == [f"test/{n:04d}.png" for n in range(6)]
+    assert torch.equal(unlabelled.images, labelled.images) and capsys.readouterr().err == ""
+    (test / "notes.txt").touch()
+    assert len(load_split("folder", "test", picture_folder, 8)) == 6
+    said = capsys.readouterr().err
+    assert "1 of 7 files" in said and "notes.txt first" in said and "class's folder" not in said
+
+    validation = picture_folder / "validation"  # of the other splits the classes must be known
+    for file in sorted(validation.glob("*/*.png")):
+        file.rename(validation / f"{file.parent.name}{file.name}")
+    shutil.rmtree(validation / "dark")
+    shutil.rmtree(validation / "light")
+    with pytest.raises(UsageError, match=r"no class folders in .*validation"):
+        load_split("folder", "validation", picture_folder, 8)
+
+
 def test_cifar10_through_torchvision(tmp_path, monkeypatch):
     """A stand-in for torchvision's reader: the official files cannot be fetched in a test."""
     import torchvision.datasets
