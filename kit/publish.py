@@ -39,13 +39,7 @@ def kaggle(username: str) -> str:
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", username):
         rule = "what follows kaggle.com/ in your profile's address, small letters and digits"
         raise UsageError(f"USERNAME must be {rule}: make kaggle USERNAME=you, not {username!r}")
-    listing = subprocess.run(["git", "ls-files", "-z"], cwd=KIT, capture_output=True, encoding="utf-8")
-    files = sorted(filter(None, listing.stdout.split("\0")))
-    if "kit/publish.py" not in files:
-        raise UsageError("the kit is packed as git lists it, and git lists nothing here: work in a clone of the kit")
-    if missing := [name for name in files if not (KIT / name).is_file()]:
-        raise UsageError(f"{missing[0]} is missing: git checkout {missing[0]}")
-
+    files = listed()
     photographs = find_photographs()
     out = KIT / "dist" / "kaggle"
     building = out.with_name(f".{out.name}.tmp")
@@ -69,6 +63,20 @@ def kaggle(username: str) -> str:
     step = template("publish_photographs.txt" if photographs else "publish_no_photographs.txt").rstrip()
     steps = template("publish_kaggle.txt").rstrip().replace("{photographs}", step)
     return steps.format(username=username, dataset=DATASET, first=kernel_id(NOTEBOOKS[0]))
+
+
+def listed() -> list[str]:
+    """The kit's files, as git lists them. Raises UsageError outside a git clone, and where one of them is missing."""
+    try:
+        listing = subprocess.run(["git", "ls-files", "-z"], cwd=KIT, capture_output=True, encoding="utf-8").stdout
+    except FileNotFoundError:  # git is
+        listing = ""
+    files = sorted(filter(None, listing.split("\0")))
+    if "kit/publish.py" not in files:
+        raise UsageError("the kit is packed as git lists it, and git lists nothing here: work in a clone of the kit")
+    if missing := [name for name in files if not (KIT / name).is_file()]:
+        raise UsageError(f"{missing[0]} is missing: git checkout {missing[0]}")
+    return files
 
 
 def find_photographs() -> tuple[Path, list[str]] | None:

@@ -117,8 +117,8 @@ def given_away(exercise: Exercise, cells: list) -> list[str]:
     return found + (shown if len(shown) * 2 >= max(len(lines), 1) else [])
 
 
-def test_there_are_exercises_in_every_notebook_but_the_report():
-    assert {asked.notebook for asked in ASKED} == {path.stem for path in NOTEBOOKS} - {"08_report"}
+def test_there_are_exercises_in_every_notebook_but_the_report_and_the_project():
+    assert {asked.notebook for asked in ASKED} == {path.stem for path in NOTEBOOKS} - {"08_report", "09_project"}
     checks = [
         len(re.findall(r"^exercises\.\w+\.check\(", cell.source, re.MULTILINE))
         for path in NOTEBOOKS

@@ -6,6 +6,7 @@ import importlib
 import io
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,14 +16,18 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
+from test_publish import make_clone
 
 import utils
+from kit import board
+from kit.__main__ import build_parser
 from kit.exercises.pieces import registry
 from notebooks import build
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 BUILDING = NOTEBOOKS[1:8]  # those in which the reader builds the network, its classifier and its sampler
+REPORT, PROJECT = NOTEBOOKS[8:]  # those without exercises
 
 
 def read(path: Path) -> nbformat.NotebookNode:
@@ -65,8 +70,8 @@ def in_utils() -> dict[str, str]:
     return found
 
 
-def test_there_are_nine():
-    assert [path.name[:2] for path in NOTEBOOKS] == [f"{n:02d}" for n in range(9)]
+def test_there_are_ten():
+    assert [path.name[:2] for path in NOTEBOOKS] == [f"{n:02d}" for n in range(10)]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -101,7 +106,7 @@ def test_a_committed_notebook_reads_well(path):
     text = path.read_text()
     assert not re.search(r"/(?:home|root|Users|work|tmp)/", text), "a path of the machine it ran on"
     exercises = sum(bool(exercise_of(source)) for source in code_of(notebook))
-    assert exercises >= 3 or path.stem == "08_report", "three exercises"
+    assert exercises >= 3 or path in (REPORT, PROJECT), "three exercises"
     assert exercises == sum(".check(" in source for source in code_of(notebook)), "a check that `filled` does not see"
 
 
@@ -125,7 +130,11 @@ def copied_kit(kit: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def copy_of_the_kit(tmp_path_factory) -> Path:
-    return copied_kit(tmp_path_factory.mktemp("kit"))
+    """The one that `python -m kit release` makes for students."""
+    folder = tmp_path_factory.mktemp("kit")
+    command = [sys.executable, "-m", "kit", "release", str(folder / "students")]
+    subprocess.run(command, cwd=make_clone(folder / "teacher"), check=True, stdout=subprocess.DEVNULL)
+    return folder / "students"
 
 
 @pytest.fixture(scope="module", params=[2, 1], ids=["half", "full"])
@@ -159,7 +168,7 @@ def filled(notebook: nbformat.NotebookNode, every: int) -> tuple[nbformat.Notebo
     return notebook, blanks
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS[:-1], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*NOTEBOOKS[:8], PROJECT], ids=lambda path: path.stem)
 def test_every_notebook_runs_with_its_blanks_filled(path, kit_of_a_reader):
     kit, every = kit_of_a_reader
     notebook, blanks = filled(read(path), every)
@@ -177,15 +186,58 @@ def test_every_notebook_runs_with_its_blanks_filled(path, kit_of_a_reader):
         built = {line[2] for cell in blanks if (line := exercise_of(cell.source))}
         assert whose == {name: ["yours" if name in built else "the kit's"] for name in pieces}
         assert every > 1 or set(pieces) <= built
+    if path == PROJECT:
+        taken = dict(re.findall(r"^(\w+): (yours|the kit's)$", "".join(printed.values()), re.MULTILINE))
+        kept = {path.stem for path in (kit / "notebooks" / "mine").glob("*.py")}
+        assert len(taken) == 7 and {name for name, whose in taken.items() if whose == "yours"} == taken.keys() & kept
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_notebook_runs_from_a_clean_kernel(path, copy_of_the_kit):
-    notebook = read(path)
+    notebook = read(copy_of_the_kit / "notebooks" / path.name)
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs, cell.execution_count, cell.source = [], None, offline(cell.source)
+            cell.source = offline(cell.source)
     build.execute(notebook, copy_of_the_kit / "notebooks")
+
+
+def test_the_project_takes_a_folder_whose_test_pictures_have_no_labels(picture_folder, tmp_path):
+    for path in list((picture_folder / "test").glob("*/*.png")):
+        path.rename(picture_folder / "test" / f"{path.parent.name[0]}{path.name}")
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
+    settings = {"DATASET": "folder", "DATA_ROOT": str(picture_folder), "STEPS": 2, "PER_CLASS": 1}
+    notebook, kit = read(PROJECT), copied_kit(tmp_path / "kit")
+    changed = 0
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = []
+            for name, value in settings.items():
+                cell.source, found = re.subn(rf"^{name} = .*", f"{name} = {value!r}", cell.source, flags=re.MULTILINE)
+                changed += found
+    assert changed == len(settings)
+    build.execute(notebook, kit / "notebooks")
+    printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+    assert "always dark: 3 of 6 right" in printed and "accepted, 6 labels" in printed
+    assert "accepted, 2 samples; before you hand in, set PER_CLASS to 25" in printed
+    verdicts = dict(re.findall(r"^(\w+)\n(?:  .*\n)*?  (all is right|WRONG: .*)$", printed, re.MULTILINE))
+    assert verdicts["AddedOnce"] == verdicts["OwnFusion"] == "all is right"
+    assert "it cheats" in verdicts["Pooled"] and "never trained" in verdicts["Product"]
+    handed_in = kit / "notebooks" / "mine" / "project"
+    found = board.read_teams(handed_in, {f"test/{c}{n}.png": int(c == "l") for c in "dl" for n in range(3)})
+    assert [(team.name, team.refused, len(team.predictions)) for team in found] == [("baseline", "", 6)]
+    assert found[0].samples == handed_in / "baseline" / "samples"
+
+
+def test_the_commands_of_the_project_can_be_typed():
+    text = "\n".join(cell.source for cell in read(PROJECT).cells if cell.cell_type == "markdown")
+    lines = "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).splitlines()
+    commands = [line for line in lines if not line.startswith("make report RUN=")]
+    assert len(commands) >= 10 and len(lines) > len(commands)
+    for line in commands:
+        words = shlex.split(line, comments=True)
+        assert words[:3] == ["python", "-m", "kit"]
+        build_parser().parse_args(words[3:])
 
 
 @pytest.mark.parametrize("writable", [True, False])

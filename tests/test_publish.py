@@ -16,7 +16,7 @@ from kit import platforms
 from utils import data
 
 ROOT = Path(__file__).parents[1]
-NOT_THE_KIT = (".git", ".venv", "__pycache__", ".*_cache", ".hypothesis")
+NOT_THE_KIT = (".git", ".venv", "mine", "__pycache__", ".*_cache", ".hypothesis")
 NOT_THE_KIT += ("runs", "dist", "wandb", "samples", "shots", "quality.png")
 
 
@@ -24,7 +24,7 @@ def make_clone(folder: Path) -> Path:
     """A git clone of the kit as it stands, with files in it that git does not list."""
 
     def ignore(parent: str, names: list[str]) -> set[str]:
-        downloaded = set(names) - {"README.md"} if Path(parent) == ROOT / "data" else set()
+        downloaded = set(names) - {"README.md", "cpen455.sha256"} if Path(parent) == ROOT / "data" else set()
         return downloaded | shutil.ignore_patterns(*NOT_THE_KIT)(parent, names)
 
     shutil.copytree(ROOT, folder, ignore=ignore)
@@ -105,7 +105,7 @@ def test_what_is_built_for_kaggle_follows_the_documented_rules(clone):
     assert about["licenses"][0]["name"] in (ROOT / "LICENSE").read_text().split()
 
     folders = sorted((built / "kernels").iterdir())
-    assert [folder.name for folder in folders] == [f"{n:02d}" for n in range(9)]
+    assert [folder.name for folder in folders] == [f"{n:02d}" for n in range(10)]
     ids = set()
     for folder in folders:
         kernel = json.loads((folder / "kernel-metadata.json").read_text())
@@ -126,7 +126,7 @@ def test_what_is_built_for_kaggle_follows_the_documented_rules(clone):
         notebook = folder / kernel["code_file"]
         assert notebook.read_bytes() == (ROOT / "notebooks" / notebook.name).read_bytes()
         assert sorted(path.name for path in folder.iterdir()) == sorted([notebook.name, "kernel-metadata.json"])
-    assert len(ids) == 9
+    assert len(ids) == 10
 
 
 def test_the_archive_is_the_kit_as_git_lists_it_and_always_the_same_bytes(clone):
@@ -180,7 +180,7 @@ def test_the_photographs_are_a_data_set_of_their_own_where_they_are_at_hand(clon
             os.utime(path, (10**9, 10**9))
     assert archives[0] == archives[1]
     assert dataset_metadata(archive.parent, "cpen455")["licenses"] == [{"name": "unknown"}]
-    assert kernel_sources(clone) == [["jane-doe7/pixelcnn-kit", "jane-doe7/cpen455"]] * 9
+    assert kernel_sources(clone) == [["jane-doe7/pixelcnn-kit", "jane-doe7/cpen455"]] * 10
 
     monkeypatch.delenv("CPEN455_ROOT", raising=False)
     monkeypatch.setattr(data, "FOLDER", tmp_path / "empty" / "kit" / "data")
@@ -199,7 +199,7 @@ def test_the_photographs_are_a_data_set_of_their_own_where_they_are_at_hand(clon
 
     done = publish(clone, "kaggle", "jane-doe7")
     assert "\n3. if you want the course's photographs there: python -m kit data cpen455" in done.stdout, done.stderr
-    assert not archive.parent.exists() and kernel_sources(clone) == [["jane-doe7/pixelcnn-kit"]] * 9
+    assert not archive.parent.exists() and kernel_sources(clone) == [["jane-doe7/pixelcnn-kit"]] * 10
 
 
 def test_a_repository_is_named_in_one_place_and_stamped_everywhere(tmp_path):
@@ -208,7 +208,7 @@ def test_a_repository_is_named_in_one_place_and_stamped_everywhere(tmp_path):
     assert done.returncode == 0, done.stderr
     before, after = contents(ROOT / "notebooks"), contents(clone / "notebooks")
     changed = {name for name in after if before[name] != after[name]}
-    assert changed == {name for name in after if name.endswith(".ipynb")} | {"build.py"} and len(changed) == 10
+    assert changed == {name for name in after if name.endswith(".ipynb")} | {"build.py"} and len(changed) == 11
     for name in changed - {"build.py"}:
         text = after[name].decode()
         assert "YOUR-ACCOUNT" not in text

@@ -250,6 +250,8 @@ DEFINED = [
     Quote("08", r"If that is (26) to (16), the sign test gives p = (0\.16)", lambda: [26, 16, sign_test(26, 16)]),
     Quote("08", r"If it is (12) to (2), p = (0\.01)", lambda: [12, 2, sign_test(12, 2)]),
     Quote("08", r"What does the (95) % interval", lambda: [95], "Wilson's, as above"),
+    Quote("09", r"about (ten) hours a week",
+          lambda: [number_in("README.md", r"09_project.ipynb\)[^|]*\|[^|]*\| \d+ \|", -1) / 4], "of four"),
 ]  # fmt: skip
 
 # sentences without a number that tables bear out

@@ -1,24 +1,31 @@
 """The pages that people read: short where they should be, with links that lead somewhere, commands that can be typed,
 and the numbers that were measured."""
 
+import importlib
 import json
 import re
 import shlex
 import subprocess
 import sys
+import types
 import urllib.parse
+from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
 from test_quoted_numbers import tables
 
 from benchmarks import curves
 from kit.__main__ import build_parser
+from kit.exercises import Exercise
+from kit.exercises.pieces import NOTEBOOKS
 from notebooks import build
 from utils.training import PRESETS
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "RESULTS.md", *sorted(str(page.relative_to(ROOT)) for page in ROOT.glob("[!.]*/*.md")))
+PAGES = ("README.md", "RESULTS.md", "TEACHING.md")
+PAGES += tuple(sorted(str(page.relative_to(ROOT)) for page in ROOT.glob("[!.]*/*.md")))
 MOST_WORDS = 1_200  # of the first page
 # words that a native teacher of the field would not use
 UNUSUAL = "by lot|lots|mends?|is nothing to it|belongs? into|pushed about|has not got|brings alone|by heart"
@@ -102,6 +109,93 @@ def test_every_preset_is_explained():
 @pytest.mark.parametrize("page", PAGES)
 def test_pages_are_in_plain_words(page):
     assert re.findall(rf"\b(?:{UNUSUAL})\b", " ".join(prose_of(page).split()), re.IGNORECASE) == []
+
+
+# the page for teachers
+
+
+def teaching(heading: str) -> list[dict[str, str]]:
+    """The tables under a heading of the page."""
+    part = text_of("TEACHING.md").partition(f"# {heading}\n")[2]
+    return tables(re.split(r"^#", part, maxsplit=1, flags=re.MULTILINE)[0])
+
+
+def cells_of(number: str, kind: str) -> str:
+    """What the notebook of that number says in its cells of one kind, `markdown` or `code`."""
+    (path,) = build.FOLDER.glob(f"{number}_*.ipynb")
+    return "\n".join(cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == kind)
+
+
+def exercises() -> dict[tuple[str, str], Exercise]:
+    """By the notebook's number and the name of the reader's definition, in the order of the notebooks."""
+    found = {}
+    for n, name in enumerate(("quickstart", *NOTEBOOKS)):
+        module = importlib.import_module(f"kit.exercises.{name}")
+        checked = re.findall(r"^exercises\.(\w+)\.check\((\w+)\)$", cells_of(f"{n:02d}", "code"), re.MULTILINE)
+        found |= {(f"{n:02d}", blank): getattr(module, exercise) for exercise, blank in checked}
+    return found
+
+
+def texts_in(value) -> Iterator[str]:
+    """Every text that a value holds: a function in its code, a collection in its entries."""
+    value = getattr(value, "__func__", value)  # a static method's
+    if isinstance(value, str):
+        yield value.replace("`", "")
+    elif isinstance(value, types.FunctionType):
+        yield from texts_in(value.__code__.co_consts)
+    elif isinstance(value, types.CodeType):
+        yield from texts_in(value.co_consts)
+    elif isinstance(value, dict | list | tuple):
+        for entry in (*value, *value.values()) if isinstance(value, dict) else value:
+            yield from texts_in(entry)
+
+
+def sentences_of(exercise: Exercise) -> list[str]:
+    """What its check may say: the texts in its classes, and in the functions and tables beside them."""
+    own = [value for kind in type(exercise).__mro__ for name, value in vars(kind).items() if name != "hints"]
+    beside = vars(sys.modules[type(exercise).__module__]).values()
+    functions_and_tables = (types.FunctionType, dict, list)
+    return [*texts_in(own), *texts_in([value for value in beside if isinstance(value, functions_and_tables)])]
+
+
+def test_teachers_find_every_exercise_with_its_points_and_what_its_check_says():
+    rows, known = teaching("What each exercise trains"), exercises()
+    found = [(row["notebook"], row["exercise"], int(row["points"])) for row in rows]
+    assert found == [(*key, len(exercise.steps)) for key, exercise in known.items()]
+    for row in rows:
+        said = sentences_of(known[row["notebook"], row["exercise"]])
+        for part in row["says, for example"].strip('"').split("…"):
+            assert any(part.strip() in sentence for sentence in said), row
+
+
+def hours_of(text: str) -> float:
+    return float(text.replace("½", ".5"))
+
+
+def test_weeks_add_up():
+    """Their hours and points are those of their notebooks, and a notebook's hours those of the first page."""
+    on_the_first = re.findall(r"^\| \[(\d\d) .*\| ([\d½]+) \|$", text_of("README.md"), re.MULTILINE)
+    hours = {row["notebook"][:2]: row["hours"] for row in teaching("Notebooks, hours, prerequisites")}
+    assert len(on_the_first) >= 9 and on_the_first == [(number, hours[number]) for number, _ in on_the_first]
+    weeks = teaching("Four weeks")
+    assert re.findall(r"\d\d", " ".join(row["notebooks"] for row in weeks)) == [f"{n:02d}" for n in range(9)]
+    for row in weeks:
+        numbers = re.findall(r"\d\d", row["notebooks"])
+        points = (len(exercise.steps) for (number, _), exercise in exercises().items() if number in numbers)
+        assert int(row["points"]) == sum(points)
+        assert hours_of(row["hours"]) == sum(hours_of(hours[number]) for number in numbers)
+
+
+def test_figures_and_exercises_that_teachers_are_sent_to_are_there():
+    page = text_of("TEACHING.md")
+    named = re.findall(r"\b(\d\d), (Figure|Exercise)s? (\d+(?:(?:, | and )\d+)*)", page)
+    assert len(named) == len(re.findall(r"\b(?:Figure|Exercise)s? \d", page)) > 30, "each after its notebook"
+    for notebook, kind, numbers in named:
+        heads = re.findall(rf"^\*+{kind}s? (\d+)(?: and (\d+))?", cells_of(notebook, "markdown"), re.MULTILINE)
+        assert {*re.findall(r"\d+", numbers)} <= {number for head in heads for number in head}, (notebook, numbers)
+    for row in teaching("Misconceptions"):
+        for heading in re.findall(r'"([^"]+)"', row["look at"]):
+            assert heading in cells_of(row["look at"][:2], "markdown"), heading
 
 
 # the curves

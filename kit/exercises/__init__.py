@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from . import sealed
+
 
 class Exercise:
     """One exercise. A file of this folder subclasses it, and the notebook uses the one instance.
@@ -66,7 +68,11 @@ class Exercise:
         print(f"{of}{self.hints[number]}")
 
     def solution(self) -> None:
-        """Prints code that passes the check when it is pasted into the exercise's cell."""
+        """Prints code that passes the check when it is pasted into the exercise's cell; in a copy for students, where
+        it is."""
+        if sealed.is_sealed(type(self).__module__):
+            print(sealed.WITHHELD)
+            return
         text = textwrap.dedent(inspect.getsource(self.answer)).replace("@staticmethod\n", "").strip()
         print(text.replace("def answer(", f"def {self.name}(", 1))
 

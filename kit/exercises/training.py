@@ -241,7 +241,7 @@ class LearningRate(Piece):
         "config.lr_decay ** (step // steps_per_epoch). Else the angle goes from 0 to pi: math.pi * step / "
         "(config.epochs * steps_per_epoch).",
     )
-    answer = staticmethod(training.learning_rate)
+    answer = staticmethod(solutions.learning_rate)
 
     @staticmethod
     def _wrong(attempt, step: int, steps_per_epoch: int, expected: float, why: str, fields: dict) -> str | None:

@@ -1,4 +1,4 @@
-"""Notebook 04. `learning_rate` is the one of utils/training.py."""
+"""Notebook 04."""
 
 import copy
 import math
@@ -6,7 +6,7 @@ import math
 import torch
 
 from utils.mixture import bits_per_dim, log_prob
-from utils.training import build_optimizer, learning_rate
+from utils.training import build_optimizer
 
 
 def train_step(model, x, y, optimizer, grad_clip=0.0):
@@ -18,6 +18,13 @@ def train_step(model, x, y, optimizer, grad_clip=0.0):
         torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
     optimizer.step()
     return loss.detach()
+
+
+def learning_rate(config, step, steps_per_epoch):
+    rate = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
+    if config.schedule == "step":
+        return rate * config.lr_decay ** (step // steps_per_epoch)
+    return rate * 0.5 * (1 + math.cos(math.pi * step / (config.epochs * steps_per_epoch)))
 
 
 @torch.no_grad()
