@@ -190,7 +190,7 @@ def measure_fids(teams: Sequence[Team], reference: str | Path, progress: Callabl
             team.nr_samples, sizes[team.name] = len(files), common_size(team.samples, files)
             if not 1 < sizes[team.name] <= LARGEST_SAMPLE:
                 raise UsageError(f"a sample's side has 2 to {LARGEST_SAMPLE} pixels, not {sizes.pop(team.name)}")
-        except UsageError as error:
+        except (UsageError, OSError) as error:  # a folder that may not be read, say
             note(f"{team.name}: no FID: {printable(str(error))}")
     counts = Counter(sizes.values())
     usual = max(counts, key=lambda size: (counts[size], size), default=0)

@@ -26,7 +26,7 @@ from traitlets.config import Config
 from kit.exercises import Exercise
 from kit.exercises.pieces import globals_of, registry
 
-LONGEST = 500  # letters of a sentence: with its token it is less than what a pipe takes in one go, 4096 bytes
+LONGEST = 300  # letters of a sentence: with its token it is less than what a pipe takes in one go, 4096 bytes
 LARGEST_FILE = 2**28  # bytes
 FEWEST = 8  # statements: a shorter answer is often the same as the kit's because there is little to choose
 UNREADABLE = (SyntaxError, ValueError, MemoryError, RecursionError)  # what parsing a text may end in
@@ -55,7 +55,8 @@ class Statement:
             self.uses |= self.changes | (self.binds & loaded(node))
 
     def defines(self, name: str) -> bool:
-        return any(isinstance(each, ast.FunctionDef | ast.ClassDef) and each.name == name for each in blocks(self.node))
+        named = isinstance(getattr(self.node, "value", None), ast.Lambda) and name in self.binds
+        return named or any(isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name == name for n in blocks(self.node))
 
     def is_unbound_import(self) -> bool:
         """Whether it brings names, or rules, that no text names: `from m import *`, `from __future__ import ...`."""
@@ -67,12 +68,12 @@ class Statement:
         return bool(re.match(r"exercises\.\w+\.(check|hint|solution)\(|pieces\(\)$", self.text))
 
 
-def blocks(node: ast.stmt) -> Iterator[ast.stmt]:
+def blocks(node: ast.AST) -> Iterator[ast.AST]:
     """The statement, and those inside of its `if`, `try` or `with`, but not inside of definitions."""
     yield node
     if not isinstance(node, ast.FunctionDef | ast.ClassDef):
         for each in ast.iter_child_nodes(node):
-            if isinstance(each, ast.stmt):
+            if isinstance(each, ast.stmt | ast.excepthandler | ast.match_case):
                 yield from blocks(each)
 
 
@@ -114,6 +115,14 @@ def answer_cell(statements: list[Statement], name: str) -> int | None:
     defining = [each for each in statements if each.defines(name)]
     written = [each for each in defining if not has_dots(each)]
     return (written or defining)[-1].cell if defining else None
+
+
+def name_of_answer(statements: list[Statement], name: str) -> str:
+    """The exercise's name; where at most a blank has it and the check is given another definition, that one's."""
+    if any(each.defines(name) and not has_dots(each) for each in statements):
+        return name
+    given = re.findall(rf"^exercises\.{name}\.check\((\w+)\)$", "\n".join(each.text for each in statements), re.M)
+    return next((each for each in given[::-1] if answer_cell(statements, each) is not None), name)
 
 
 def needed(statements: list[Statement], cell: int) -> list[str]:
@@ -182,8 +191,8 @@ def as_the_kit(text: str, exercise: Exercise) -> bool:
 
 def examine(exercise: Exercise, cells: list[str]) -> dict:
     """How many steps of the exercise the notebook's answer has right, what is wrong, and whether it is the kit's."""
-    name = exercise.name
     statements, unreadable = statements_of(cells)
+    name = name_of_answer(statements, exercise.name)
     cell = answer_cell(statements, name)
     if cell is None:
         reasons = [reason for cell, reason in unreadable if re.search(rf"^\s*(def|class) {name}\b", cell, re.MULTILINE)]
@@ -191,7 +200,7 @@ def examine(exercise: Exercise, cells: list[str]) -> dict:
         return {"right": 0, "problem": f"{why}."}
     own = [each for each in statements if each.cell == cell and not each.is_check()]
     definitions = [each for statement in own for each in blocks(statement.node) if getattr(each, "name", "") == name]
-    copied = as_the_kit(ast.unparse(definitions[-1]), exercise)
+    copied = bool(definitions) and as_the_kit(ast.unparse(definitions[-1]), exercise)
     shell = Shell.instance()
     before = [error_of(shell, text) for text in needed(statements, cell)]
     stopped = error_of(shell, "\n".join(each.text for each in own))

@@ -20,7 +20,7 @@ from .exercises.pieces import NOTEBOOKS
 from .tables import write_table
 
 MODULES = ("quickstart", *NOTEBOOKS)
-TITLE = re.compile(r"^from kit\.exercises import (\w+) as exercises", re.MULTILINE)
+TITLE = re.compile(r"^[ \t]*from kit\.exercises import (\w+) as exercises", re.MULTILINE)
 LARGEST = 50 * 2**20  # bytes of a notebook: the kit's own are below 2 MB, pictures included
 
 
@@ -97,8 +97,8 @@ def examined(terms: isolation.Terms, module: str, cells: list[str]) -> dict[str,
         current, why = todo[0], "its process ended"
         for said in isolation.conversation(terms, module, cells, todo if isolation.FORKS else todo[:1]):
             current, why = said.get("begins", current), said.get("over", why)
-            if said.get("exercise") in todo:
-                found.setdefault(said["exercise"], said)  # only the first counts
+            if (name := said.get("exercise")) in todo and 0 <= said["right"] <= names[name]:
+                found.setdefault(name, said)  # only the first counts
             if "ended" in said:
                 found.setdefault(current, {"right": 0, "problem": f"its process ended ({ending(said['status'])})"})
         found.setdefault(current, {"right": 0, "problem": why})

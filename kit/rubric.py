@@ -185,7 +185,7 @@ def read_marks(path: str | Path, rubric: Rubric, teams: Sequence[str]) -> dict[t
     seen = set()
     for line, row in rows:
         cells = dict(zip(columns, map(str.strip, row), strict=False))
-        team = known.get(composed(cells["team"]))
+        team = known.get(composed(cells.setdefault("team", "")))
         if team is None or team in seen:
             fault = "has handed in nothing" if team is None else "appears twice"
             raise UsageError(f"{path}, line {line}: the team {leaderboard.quoted([cells['team']])} {fault}")

@@ -40,7 +40,7 @@ def list_samples(folder: Path) -> list[Path]:
     numbers: dict[str, list[int]] = {}
     for path in visible(folder) if folder.is_dir() else []:
         match = SAMPLE.fullmatch(path.name)
-        if match:
+        if match and path.is_file():  # a pipe, say, would be waited for
             files.append(path)
             numbers.setdefault(match[1], []).append(int(match[2]))
         elif path.name != "gallery.png":

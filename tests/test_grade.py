@@ -227,6 +227,30 @@ def test_limits_cost_one_answer_each(way, monkeypatch):
     assert workers() == []
 
 
+def test_an_answer_that_speaks_for_its_worker_neither_stops_the_command_nor_gains_time(way):
+    """It finds the token; what no worker says is not heard, nor a second beginning, nor more points than there are."""
+    speak = "import os, sys, time\nframe = sys._getframe()\nwhile 'job' not in frame.f_locals: frame = frame.f_back\n"
+    speak += "say = frame.f_locals['say']\n"
+    wrong = "say(exercise='to_unit')\nsay(exercise='lead', right='9', problem=3)\nsay(ended=1)\nsay(begins=['x'])\n"
+    wrong += "say(exercise='lead', right=99, problem=None)"
+    begin = "for _ in range(20): say(begins='likeliest') or time.sleep(1)"
+    answers = [in_function(TO_UNIT, speak + wrong), in_function(LIKELIEST, speak + begin), LEAD]
+    found = grading.examined(Terms(way, seconds=4), "quickstart", cells_of("quickstart", *answers))
+    assert points(found) == {"to_unit": 1, "likeliest": 0, "lead": 1}
+    assert found["likeliest"]["problem"] == "it took over 4 s"
+    assert not isolation.is_news([1]) and isolation.is_news({"begins": "lead"})
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs Linux")
+def test_files_that_no_folder_has_count_too(tmp_path):
+    with open(tmp_path / "x", "wb") as file:
+        file.write(bytes(2**20))
+        file.flush()
+        before = isolation.unseen([psutil.Process()])
+        os.unlink(tmp_path / "x")
+        assert isolation.unseen([psutil.Process()]) - before == 2**20
+
+
 # what an answer can see
 
 
@@ -316,6 +340,17 @@ def test_the_answer_counts_and_not_a_blank_above_or_below_it(order):
     assert grade_worker.answer_cell(statements, "lead") == 1, "the last one written"
     assert grade_worker.answer_cell(grade_worker.statements_of([blank, blank])[0], "lead") == 1
     assert grade_worker.answer_cell(grade_worker.statements_of(["lead = 3"])[0], "lead") is None
+
+
+def test_answers_under_other_forms(way):
+    """Another name given to the check, in `except`, as a lambda; and a long sentence is heard, whatever its letters."""
+    mine = TO_UNIT.replace("to_unit", "mine")
+    cells = ["def to_unit(images):\n    ...\n\nexercises.to_unit.check(mine)", mine]
+    cells += [f"try:\n    1 / 0\nexcept ZeroDivisionError:\n{textwrap.indent(LIKELIEST, '    ')}"]
+    cells += ["lead = lambda nats: -nats.topk(2, dim=1).values.diff(dim=1).flatten()"]
+    found = grading.examined(Terms(way), "quickstart", [*cells_of("quickstart"), *cells])
+    assert points(found) == {"to_unit": 1, "likeliest": 1, "lead": 1}
+    assert len(json.dumps("\U0001f600" * grade_worker.LONGEST)) < 4000
 
 
 def test_helpers_in_other_cells_are_found_and_training_is_not_run(way):

@@ -123,6 +123,7 @@ def test_a_rubric_that_is_not_there(tmp_path):
         ("team,report\nann,3\n", "needs one column called 'own fusion explained'"),
         ("name,report,own fusion explained\nann,3,3\n", "needs one column called 'team'"),
         ("", "needs one column called 'team'"),
+        ("report,own fusion explained,team\n3\n", "line 2: the team '' has handed in nothing"),
         ("team,report,own fusion explained\neve,3,3\n", "line 2: the team 'eve' has handed in nothing"),
         ("team,report,own fusion explained\nann,3,3\n\nann,3,3\n", "line 4: the team 'ann' appears twice"),
         ("team,report,own fusion explained\nann,31,3\n", "line 2: report is worth 0 to 30 points, not '31'"),
