@@ -143,13 +143,13 @@ def read_team(name: str, files: list[Path], root: Path, labels: dict[str, int]) 
 
 def standings(teams: Sequence[Team], truth: Tensor, half: Tensor) -> dict[str, Standing]:
     """The scores of the teams that have predictions on the pictures of a half, bool (N,), in the order of their
-    accuracy and then of their names. Equals share a rank; hybrids have none."""
+    accuracy and then of their names. Equals share a rank; hybrids have none and come below their equals."""
     labels, nr_classes = truth[half], int(truth.max()) + 1
     named = {team.name: team.predictions[half] for team in teams if team.predictions is not None}
     right = {name: predictions == labels for name, predictions in named.items()}
     hits = {name: int(row.sum()) for name, row in right.items()}
     out_of_rank = {team.name for team in teams if team.hybrid}
-    order = sorted(named, key=lambda name: (-hits[name], name))
+    order = sorted(named, key=lambda name: (-hits[name], name in out_of_rank, name))
     ranked = [name for name in order if name not in out_of_rank]
     below = dict(pairwise(ranked))
     found = {}

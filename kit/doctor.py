@@ -1,4 +1,4 @@
-"""What is installed, found and missing here, a line each, and for what is wrong the command that mends it."""
+"""What is installed, found and missing here, a line each, and for what is wrong the command that fixes it."""
 
 import contextlib
 import importlib.machinery
@@ -19,7 +19,7 @@ from utils.device import pick_device, pick_precision, try_convolution
 from .console import install, quoted, shown, typed
 from .platforms import KIT, find_root, platform_name, runs_folder, runs_will_vanish, try_to_write
 
-Finding = tuple[bool, str, str]  # is it well, what was found, what mends it
+Finding = tuple[bool, str, str]  # is it well, what was found, what fixes it
 PACKAGES = (  # of requirements.txt, but for the tests; of the notebooks' server only what `report` needs
     "torch", "torchvision", "numpy", "pillow", "safetensors", "tqdm", "filelock", "pooch", "matplotlib", "ipywidgets",
     "wandb", "pyyaml", "jinja2", "pytorch-fid", "imagehash", "scipy", "ipykernel", "psutil", "nbformat", "nbclient",
@@ -28,12 +28,12 @@ PACKAGES = (  # of requirements.txt, but for the tests; of the notebooks' server
 
 
 def doctor() -> bool:
-    """Prints what was found here, a line each, and for what is wrong the command that mends it; -> all is well."""
+    """Prints what was found here, a line each, and for what is wrong the command that fixes it; -> all is well."""
     python = f"Python {platform.python_version()} on {platform_name()}"
     findings = [(sys.version_info >= (3, 10), python, "use Python 3.10 or newer")]
     findings += _packages() + _device() + _runs() + _resources()
-    for good, finding, mend in findings:
-        print(f"{'ok  ' if good else 'MEND'}  {finding}" + ("" if good else f"\n      -> {mend}"))
+    for good, finding, fix in findings:
+        print(f"{'ok  ' if good else 'FIX '}  {finding}" + ("" if good else f"\n      -> {fix}"))
     return all(good for good, _, _ in findings)
 
 
@@ -49,8 +49,8 @@ def _device() -> list[Finding]:
             findings.append((True, f"GPU {number}: {name}", ""))
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
-            mend = "choose another accelerator (GPU T4 x2 on Kaggle), or go on on the CPU"
-            findings.append((False, f"GPU {number}: {name} is listed but does not work ({reason})", mend))
+            fix = "choose another accelerator (GPU T4 x2 on Kaggle), or go on on the CPU"
+            findings.append((False, f"GPU {number}: {name} is listed but does not work ({reason})", fix))
     return findings
 
 

@@ -119,7 +119,7 @@ def unpack_archive(archive: Path, folder: Path, manifest: dict[str, str]) -> Non
     try:
         with zipfile.ZipFile(archive) as file:
             for member in file.infolist():
-                name, mode = member.orig_filename, member.external_attr >> 16  # zipfile has mended .filename
+                name, mode = member.orig_filename, member.external_attr >> 16  # zipfile has repaired .filename
                 odd = stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR) or member.compress_type not in (0, 8)
                 if odd or re.search(r"^/|^.:|\\|\0|(^|/)\.\.(/|$)", name):
                     raise BadArchive(f"its member {name[:80]!r} leads out, is a link, a device or oddly compressed")

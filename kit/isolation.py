@@ -45,9 +45,9 @@ def bubblewrap(folder: Path) -> list[str]:
     seen += [KIT / "kit", KIT / "utils", *(KIT / "checkpoints").glob("*.safetensors")]
     binds = [word for place in map(str, dict.fromkeys(seen)) for word in ("--ro-bind-try", place, place)]
     (folder / "shared").mkdir()
-    return [
-        "bwrap", "--unshare-all", "--die-with-parent", "--cap-drop", "ALL", "--proc", "/proc", "--dev", "/dev", *binds,
-        "--bind", f"{folder}", "/tmp", "--bind", f"{folder}/shared", "/dev/shm", "--remount-ro", "/dev",
+    return [  # /tmp before the rest, of which some may lie in this machine's /tmp
+        "bwrap", "--unshare-all", "--die-with-parent", "--cap-drop", "ALL", "--proc", "/proc", "--dev", "/dev",
+        "--bind", f"{folder}", "/tmp", *binds, "--bind", f"{folder}/shared", "/dev/shm", "--remount-ro", "/dev",
         "--remount-ro", "/", "--chdir", "/tmp", "--",
     ]  # fmt: skip
 

@@ -460,8 +460,18 @@ def test_points_of_a_class(course, capsys):
     assert [tuple(row[column] for column in columns) for row in course.table()] == expected
     assert "not in their total: FID points, report, own fusion explained\n" in capsys.readouterr().err
 
-    assert course.run("--rubric", "project") == 2, "points given by hand would be lost"
-    assert "keep a copy of it, and add --by-hand COPY" in capsys.readouterr().err
+    kept = (course.out / "leaderboard.csv").read_bytes()
+    course.hand_in("bob.csv", 5, 0)
+    for flags, lost in (
+        (["--rubric", "project"], "report, own fusion explained"),
+        ([], "accuracy points, rank points, report, own fusion explained"),
+        (["--rubric", "cpen455-2025"], "accuracy points, rank points, report, own fusion explained"),
+    ):
+        assert course.run(*flags) == 2
+        said = capsys.readouterr().err
+        assert f"holds points for {lost}, which would be lost: keep a copy of it" in said, said
+    assert (course.out / "leaderboard.csv").read_bytes() == kept
+    course.hand_in("bob.csv", 4, 0)
     (course.out / "leaderboard.csv").replace(marks)
     assert course.run("--rubric", "project", "--by-hand", marks) == 0, "a copy of the table gives them again"
     assert [tuple(row[column] for column in columns) for row in course.table()] == expected

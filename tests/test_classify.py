@@ -126,7 +126,7 @@ def test_calibration_finds_what_was_put_in():
     assert found.tolist() == pytest.approx(bias.tolist(), abs=0.06)
 
 
-def test_calibration_mends_skewed_predictions():
+def test_calibration_corrects_skewed_predictions():
     """Class 0 is 30 nats too likely throughout: a bias gives the lost third of the labels back."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(3000) % 3

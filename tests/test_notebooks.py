@@ -219,7 +219,7 @@ def test_the_project_takes_a_folder_whose_test_pictures_have_no_labels(picture_f
     build.execute(notebook, kit / "notebooks")
     printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
     assert "always dark: 3 of 6 right" in printed and "accepted, 6 labels" in printed
-    assert "accepted, 2 samples; before you hand in, set PER_CLASS to 25" in printed
+    assert "accepted, 2 samples; before you hand in, set PER_CLASS to 96" in printed
     verdicts = dict(re.findall(r"^(\w+)\n(?:  .*\n)*?  (all is right|WRONG: .*)$", printed, re.MULTILINE))
     assert verdicts["AddedOnce"] == verdicts["OwnFusion"] == "all is right"
     assert "it cheats" in verdicts["Pooled"] and "never trained" in verdicts["Product"]

@@ -21,7 +21,7 @@ def findings(capsys) -> list[str]:
 def test_the_doctor_finds_nothing_wrong_here(capsys, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     lines = findings(capsys)
-    assert not [line for line in lines if line.startswith("MEND") and "disk" not in line]
+    assert not [line for line in lines if line.startswith("FIX") and "disk" not in line]
     assert any("device" in line and "precision" in line for line in lines)
 
 
@@ -31,7 +31,7 @@ def test_the_doctor_never_shows_the_key(capsys, monkeypatch):
     assert any("W&B key found" in line for line in lines) and "sesame" not in "".join(lines)
 
 
-def test_the_doctor_says_how_to_mend(capsys, monkeypatch, tmp_path):
+def test_the_doctor_says_how_to_fix_it(capsys, monkeypatch, tmp_path):
     version = doctor.importlib.metadata.version
     monkeypatch.setattr(
         doctor.importlib.metadata, "version", lambda name: "1.18.0" if name == "scipy" else version(name)
@@ -47,7 +47,7 @@ def test_the_doctor_says_how_to_mend(capsys, monkeypatch, tmp_path):
         "shipped weights: none": r"git -C \S+ checkout checkpoints",
         "utils is": "first on sys.path",
     }.items():
-        assert re.search(rf"MEND  {what}.*\n      -> .*{how}", text), text
+        assert re.search(rf"FIX   {what}.*\n      -> .*{how}", text), text
 
 
 def test_the_doctor_names_all_that_the_kit_needs(capsys, monkeypatch):
@@ -63,7 +63,7 @@ def test_the_doctor_names_all_that_the_kit_needs(capsys, monkeypatch):
     monkeypatch.setattr(doctor.importlib.metadata, "version", none_of_it)
     lines = "\n".join(findings(capsys))
     for name in doctor.PACKAGES:
-        assert re.search(rf"MEND  {name} is missing\n      -> \S+ -m pip install {name}\n", lines), lines
+        assert re.search(rf"FIX   {name} is missing\n      -> \S+ -m pip install {name}\n", lines), lines
 
 
 @pytest.mark.parametrize("place", ["a file", "a file/runs", "a link to nothing"])
@@ -72,7 +72,7 @@ def test_the_doctor_tries_to_write_where_runs_are_kept(tmp_path, monkeypatch, ca
     (tmp_path / "a link to nothing").symlink_to(tmp_path / "nothing")
     monkeypatch.setenv("PIXELCNN_RUNS", str(tmp_path / place))
     assert main(["doctor"]) == 2
-    assert re.search(r"MEND  runs cannot be kept in .*\n      -> export PIXELCNN_RUNS=/", capsys.readouterr().out)
+    assert re.search(r"FIX   runs cannot be kept in .*\n      -> export PIXELCNN_RUNS=/", capsys.readouterr().out)
     monkeypatch.setenv("PIXELCNN_RUNS", str(tmp_path / "new" / "runs"))
     lines = findings(capsys)
     assert [line for line in lines if "runs are kept in" in line and line.startswith("ok")]
@@ -122,13 +122,13 @@ def test_where_runs_are_kept(places, monkeypatch):
 def test_colab_without_drive_is_said_by_the_doctor_and_by_train(places, picture_folder, monkeypatch, capsys):
     monkeypatch.setenv("COLAB_RELEASE_TAG", "r")
     lines = "\n".join(findings(capsys))
-    assert re.search(r"MEND  runs are kept in .*\n      -> .*drive\.mount\('/content/drive'\)", lines)
+    assert re.search(r"FIX   runs are kept in .*\n      -> .*drive\.mount\('/content/drive'\)", lines)
     monkeypatch.setattr(platforms, "RUNS", places / "kit" / "checkpoints" / "runs")
     flags = ["--nr-filters=4", "--nr-logistic-mix=1", "--image-size=8", "--device=cpu", "--epochs=1"]
     assert main(["train", "--run=r", "--dataset=folder", f"--data-root={picture_folder}", *flags]) == 0
     assert "warning: runs are kept in" in capsys.readouterr().out
     (places / "colab_drive").mkdir()
-    assert not any("MEND  runs" in line for line in findings(capsys))
+    assert not any("FIX   runs" in line for line in findings(capsys))
 
 
 def test_a_run_of_an_earlier_kaggle_session_goes_on(places, picture_folder, monkeypatch):
@@ -173,7 +173,7 @@ def test_a_gpu_that_is_listed_but_does_not_work(monkeypatch, capsys):
     assert device.pick_device() == torch.device("cpu")
     assert "cuda is listed but does not work (CUDA error: no kernel image" in capsys.readouterr().out
     lines = "\n".join(findings(capsys))
-    assert "device cpu" in lines and re.search(r"MEND  GPU 0: Tesla P100.*\n      -> choose another", lines)
+    assert "device cpu" in lines and re.search(r"FIX   GPU 0: Tesla P100.*\n      -> choose another", lines)
 
 
 def test_the_doctor_reads_the_shipped_weights(capsys, monkeypatch, tmp_path):
@@ -186,12 +186,12 @@ def test_the_doctor_reads_the_shipped_weights(capsys, monkeypatch, tmp_path):
     for content in (b"", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", whole[:-4]):
         (tmp_path / "cpen455.safetensors").write_bytes(content)
         lines = "\n".join(findings(capsys))
-        assert re.search(r"MEND  shipped weights: .*; missing or damaged: cpen455\n", lines), lines
+        assert re.search(r"FIX   shipped weights: .*; missing or damaged: cpen455\n", lines), lines
 
 
 def test_the_doctor_says_what_is_wrong_with_the_inception_weights(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("FID_INCEPTION", str(tmp_path / "nothing.pth"))
-    assert f"MEND  FID is left out: $FID_INCEPTION names {tmp_path / 'nothing.pth'}" in "\n".join(findings(capsys))
+    assert f"FIX   FID is left out: $FID_INCEPTION names {tmp_path / 'nothing.pth'}" in "\n".join(findings(capsys))
     monkeypatch.delenv("FID_INCEPTION")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     assert "ok    FID is left out: no Inception weights" in findings(capsys)

@@ -310,7 +310,7 @@ def wrong_numbers(prose: str, quote: Quote) -> list[str]:
     """What is wrong with a quote: no such sentence, or numbers that are not the measured ones, rounded as quoted."""
     matches = list(re.finditer(quote.pattern, prose))
     if not matches:
-        return [f"there is no sentence {quote.pattern!r} any more: mend or remove its entry"]
+        return [f"there is no sentence {quote.pattern!r} any more: change or remove its entry"]
     wrong = []
     for match in matches:
         for quoted, true in zip(match.groups(), quote.true(), strict=True):
@@ -345,7 +345,7 @@ def test_every_number_of_the_prose_has_its_source_here(notebook):
 
 @pytest.mark.parametrize("notebook, claim, holds", CLAIMS, ids=[f"{claim[0]}-{claim[1][:40]}" for claim in CLAIMS])
 def test_a_claim_is_borne_out(notebook, claim, holds):
-    assert claim in prose_of(notebook), "this sentence is gone: mend or remove its entry"
+    assert claim in prose_of(notebook), "this sentence is gone: change or remove its entry"
     assert holds()
 
 

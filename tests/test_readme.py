@@ -153,9 +153,10 @@ def texts_in(value) -> Iterator[str]:
 def sentences_of(exercise: Exercise) -> list[str]:
     """What its check may say: the texts in its classes, and in the functions and tables beside them."""
     own = [value for kind in type(exercise).__mro__ for name, value in vars(kind).items() if name != "hints"]
-    beside = vars(sys.modules[type(exercise).__module__]).values()
+    beside = vars(sys.modules[type(exercise).__module__]).items()
     functions_and_tables = (types.FunctionType, dict, list)
-    return [*texts_in(own), *texts_in([value for value in beside if isinstance(value, functions_and_tables)])]
+    own += [value for name, value in beside if isinstance(value, functions_and_tables) and not name.startswith("__")]
+    return [*texts_in(own)]
 
 
 def test_teachers_find_every_exercise_with_its_points_and_what_its_check_says():

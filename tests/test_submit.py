@@ -101,7 +101,7 @@ def test_hybrids_are_told_how_the_file_is_to_be_called(picture_folder, course_da
     train(*tiny(picture_folder, epochs=1), "plain")
     capsys.readouterr()
     folder = ["--dataset=folder", "--data-root", picture_folder]
-    word = "not purely generative: let the file's name end in -hybrid.csv, which the leaderboard marks"
+    word = "not purely generative: call the file TEAM-hybrid.csv or TEAM-hybrid/submission.csv"
 
     def said(*flags):
         return submitted(capsys, tmp_path, *folder, *flags)[1].err
@@ -109,7 +109,10 @@ def test_hybrids_are_told_how_the_file_is_to_be_called(picture_folder, course_da
     assert said("--checkpoint=plain") == ""
     assert said("--checkpoint=both") == f"note: both was trained with --hybrid, so the labels are {word}\n"
     assert "note: both was trained" in said("--checkpoint=plain", "--ensemble=both", "--mirror")
-    assert said("--checkpoint=both", "--out", tmp_path / "team-Hybrid.csv") == ""
+    (tmp_path / "team-hybrid").mkdir()
+    assert word in said("--checkpoint=both", "--out", tmp_path / "team-hybrid" / "team.csv")
+    for name in ("team-Hybrid.csv", "team-hybrid/submission.csv"):
+        assert said("--checkpoint=both", "--out", tmp_path / name) == ""
     (runs / "both" / "config.json").write_text(json.dumps({"train": 3}))  # nothing that a run has written
     assert said("--checkpoint", runs / "both" / "best.safetensors") == ""
 

@@ -59,7 +59,7 @@ def test_the_sound_network_does_not_leak_and_each_fault_leaks_in_its_way(panel, 
     assert leaks["no down_shift"].any() and leaks["no down_shift"].nonzero()[:, 0].unique().tolist() == [row]
     assert leaks["padded on the right"].any() == (column < 15)
     assert leaks["upsampled a row early"].any() == (row % 2 == 1)
-    assert not ((gradient_at(panel.network, row, column)[0] > 0) & ~past(row, column)).any(), "the fault is mended"
+    assert not ((gradient_at(panel.network, row, column)[0] > 0) & ~past(row, column)).any(), "the fault is repaired"
 
 
 def test_the_vertical_stream_sees_only_rows_above(panel):

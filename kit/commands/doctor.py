@@ -6,4 +6,4 @@ from ..doctor import doctor
 def run() -> None:
     """what is installed, found and missing here"""
     if not doctor():
-        raise UsageError("something is to be mended; the lines marked MEND say how")
+        raise UsageError("something needs fixing; the lines marked FIX say how")

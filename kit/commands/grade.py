@@ -43,4 +43,4 @@ def run(*notebooks: str, out: str, seconds: float = 60.0, memory: float = 4.0, j
         raise SystemExit(130) from None
     for module in table.modules:
         print(f"{module}: handed in by {sum(module in student.notebooks for student in students)} of {len(students)}")
-    print(f"{path}: {len(done)} students; {terms.way.text}")
+    print(f"{path}: {len(done)} {'student' if len(done) == 1 else 'students'}; {terms.way.text}")

@@ -63,8 +63,9 @@ def run(
     marks = {}
     if by_hand and rules:
         marks = read_marks(by_hand, rules, [team.name for team in teams])
-    elif rules and holds_marks(table_file, rules):
-        raise UsageError(f"{table_file} holds points given by hand: keep a copy of it, and add --by-hand COPY")
+    if lost := points_only_there(table_file, rules, marked=bool(by_hand)):
+        keep = "keep a copy of it, and add its --rubric and --by-hand COPY, or choose another --out"
+        raise UsageError(f"{table_file} holds points for {listing(lost)}, which would be lost: {keep}")
     if reference:
         with tqdm(desc="pictures", leave=False, disable=None) as bar:
             board.measure_fids(teams, reference, bar.update)
@@ -98,11 +99,12 @@ def run(
     print(f"{folder / 'leaderboard.html'} and .csv: {about['ranked']} of {len(teams)} teams ranked on {where}")
 
 
-def holds_marks(path: Path, rules: Rubric) -> bool:
-    """Whether an earlier table has points in a column of this rubric that is filled by hand."""
+def points_only_there(path: Path, rules: Rubric | None, marked: bool) -> list[str]:
+    """The parts for which an earlier table has points, and which this run does not fill."""
     (_, head), *rows = (list(read_rows(path)) if path.is_file() else []) or [(1, [])]
-    filled = {name for _, row in rows for name, cell in zip(head, row, strict=False) if cell.strip()}
-    return any(part.part in filled for part in rules.by_hand)
+    filled = dict.fromkeys(name for _, row in rows for name, cell in zip(head, row, strict=False) if cell.strip())
+    anew = [part.part for part in (rules.parts if rules else ()) if marked or part.measure != "by hand"]
+    return [name for name in filled if name not in (*COLUMNS.values(), *anew)]
 
 
 def table(

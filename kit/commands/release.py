@@ -16,7 +16,7 @@ def run(out: str, /) -> None:
     print(f"{folder}: {len(done.files)} files for students")
     print(f"sealed in kit/exercises: {stems(done.sealed)}")
     print(f"notebooks cleared of outputs, solutions and the answers under Recall: {stems(done.cleared)}")
-    print(f"tests left out, which need what is withheld: {', '.join(TESTS_LEFT_OUT)}")
+    print(f"tests left out, of what is withheld and of the kit's own size: {', '.join(TESTS_LEFT_OUT)}")
     print("Sealed is out of sight, not out of reach, so grade with the checks of this copy, the teacher's. Next:")
     print(f"    cd {quoted(folder)} && git init && git add --all && git commit -m {quoted('The kit for students')}")
     print("    git push ADDRESS HEAD:main")

@@ -37,9 +37,11 @@ def run(
     leaderboard.rows([], [], format, fid)  # says what is wrong with them before the work starts
     check_writable(Path(out).parent)
     hybrids = [name for name in (options.checkpoint, *options.ensemble) if is_hybrid(name)]
-    if hybrids and not Path(out).stem.casefold().endswith(board.HYBRID):
+    file = Path(out).absolute()
+    team = file.parent.name if file.stem == "submission" else file.stem
+    if hybrids and not team.casefold().endswith(board.HYBRID):
         which = f"{listing(hybrids)} was trained with --hybrid, so the labels are not purely generative"
-        note(f"{which}: let the file's name end in {board.HYBRID}.csv, which the leaderboard marks")
+        note(f"{which}: call the file TEAM{board.HYBRID}.csv or TEAM{board.HYBRID}/submission.csv")
     nats = options.log_likelihoods(models, test.tensors()[0])
     log_p, how = options.judge(models, nats, dataset, data_root, calibrate)
     if distributed.rank():
