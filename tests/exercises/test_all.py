@@ -5,10 +5,11 @@ import inspect
 import pkgutil
 
 import pytest
+import torch
 from common import said
 
 from kit import exercises
-from kit.exercises import Exercise
+from kit.exercises import Exercise, explained
 from kit.exercises.pieces import Piece
 
 MODULES = [module.name for module in pkgutil.iter_modules(exercises.__path__) if not module.ispkg]
@@ -55,3 +56,17 @@ def test_a_solution_has_the_readers_name(name, exercise):
 def test_nonsense_costs_a_sentence(name, exercise, nonsense):
     verdict = said(exercise.check, nonsense)
     assert "Not yet" in verdict.splitlines()[-1] and len(verdict.splitlines()) == 1
+
+
+def test_a_mistake_is_named_where_the_value_is_nearer_to_it_than_to_what_is_right():
+    def said_of(value, mistaken):
+        return explained(value, right, {"because": mistaken}) or ""
+
+    right = torch.tensor([600.0, 2.0], dtype=torch.float64)
+    mistaken = torch.tensor([600.004, 2.0], dtype=torch.float64)  # only 7e-6 of it beside
+    assert said_of(mistaken, mistaken).endswith("(1 of 2 numbers differ): because.")
+    assert said_of(mistaken.float(), mistaken).endswith(": because."), "rounded"
+    assert said_of(right / 0 * 0, right / 0 * 0).endswith("(2 of 2 numbers differ): because.")
+    assert said_of(right + 1, mistaken).endswith("(2 of 2 numbers differ).")
+    assert said_of(right + 1e-5, right + 1e-9).endswith("(2 of 2 numbers differ)."), "it makes no difference here"
+    assert said_of(right, right) == ""
