@@ -377,10 +377,11 @@ class GatedResidualBlock(Piece):
                 return f"{told}; none is changed. Dropout belongs right before conv_out."
             if difference(kept, kept.mean().expand_as(kept)):
                 return f"{told}; not all have one factor. Is something earlier dropped?"
+            dropped = (factor == 0).flatten(2)
+            if torch.equal(dropped.any(dim=2), dropped.all(dim=2)):
+                return "whole channels are 0; dropout decides for each number on its own."
             if abs(share - p) > 0.1 or difference(kept, right):
                 return f"{told}; {share:.0%} are 0. Is that the given probability?"
-            if (factor == 0).flatten(2).all(dim=2).any():
-                return "whole channels are 0; dropout decides for each number on its own."
         return None
 
     def causal(self, attempt) -> str | None:
