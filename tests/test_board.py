@@ -161,6 +161,8 @@ def test_scores_and_ranks_by_hand():
     assert (best.low, best.high) == pytest.approx((middle - reach, middle + reach))
     assert (round(best.low, 4), round(best.high, 4)) == (0.5958, 0.9821)
     assert best.accuracy == 0.9
+    equals = board.standings([team("a-hybrid", *truth.tolist()), team("b", *truth.tolist())], truth, half)
+    assert list(equals) == ["b", "a-hybrid"], "a hybrid below its equals"
 
 
 def test_a_half_depends_on_the_seed_and_the_pictures_alone():

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
@@ -61,9 +60,7 @@ def in_function(definition: str, code: str) -> str:
 
 
 def works_here(program: str) -> bool:
-    if not program:
-        return True
-    return bool(shutil.which(program)) and not subprocess.run(PROBES[program], capture_output=True).returncode
+    return not program or bool(shutil.which(program) and subprocess.run(PROBES[program]).returncode == 0)
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +84,9 @@ def points(found: dict[str, dict]) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def others() -> Iterator[set[psutil.Process]]:
+def _others() -> None:
     """What other tests have left running, a data loader's processes say."""
     OTHERS.update(psutil.Process().children(recursive=True))
-    yield OTHERS
-    OTHERS.clear()
 
 
 def workers() -> list[psutil.Process]:

@@ -107,22 +107,28 @@ def no_number(value) -> str | None:
     return None
 
 
+def errors(value: Tensor, expected: Tensor, equal_nan: bool = False) -> Tensor:
+    """How far each number is from what is expected, relative to numbers above 1; infinitely where one is NaN."""
+    value, expected = value.detach().cpu().double(), expected.detach().cpu().double()
+    equal = value == expected
+    if equal_nan:
+        equal |= value.isnan() & expected.isnan()
+    error = (value - expected).abs() / expected.abs().clamp(min=1)
+    return torch.where(equal, 0.0, error).nan_to_num(nan=torch.inf)
+
+
 def difference(value: Tensor, expected: Tensor, tolerance: float = 1e-9) -> str | None:
     """Where a value differs most from what is expected of it, relative to numbers above 1; None if nowhere."""
     if sentence := blank(value) or wrong_shape(value, tuple(expected.shape)):
         return sentence
-    value, expected = value.detach().cpu().double(), expected.detach().cpu().double()
-    error = (value - expected).abs() / expected.abs().clamp(min=1)
-    error = torch.where(value == expected, 0.0, error).nan_to_num(nan=torch.inf)
+    error = errors(value, expected)
     if error.numel() == 0 or float(error.max()) <= tolerance:
         return None
     at = [int(index) for index in torch.unravel_index(error.argmax(), error.shape)]
     where = f"at {at} " if at else ""
     nr_wrong = int((error > tolerance).sum())
-    return (
-        f"{where}it is {float(value[tuple(at)]):.6g}, but it should be {float(expected[tuple(at)]):.6g} "
-        f"({nr_wrong} of {error.numel()} numbers differ)."
-    )
+    found, right = (float(each[tuple(at)].detach().double()) for each in (value, expected))
+    return f"{where}it is {found:.6g}, but it should be {right:.6g} ({nr_wrong} of {error.numel()} numbers differ)."
 
 
 def explained(value, expected: Tensor, mistakes: dict[str, Tensor], tolerance: float = 1e-9) -> str | None:
@@ -131,15 +137,12 @@ def explained(value, expected: Tensor, mistakes: dict[str, Tensor], tolerance: f
     if problem is None or blank(value) or wrong_shape(value, tuple(expected.shape)):
         return problem
 
-    def distance(numbers: Tensor) -> float:
-        """The largest from the value, relative to numbers above 1."""
-        a, b = numbers.detach().cpu().double(), value.detach().cpu().double()
-        equal = (a == b) | (a.isnan() & b.isnan())
-        return float(torch.where(equal, 0.0, (a - b).abs() / a.abs().clamp(min=1)).nan_to_num(nan=torch.inf).max())
-
+    error = float(errors(value, expected, equal_nan=True).max())
     for sentence, mistaken in mistakes.items():
+        if mistaken.shape != value.shape:
+            continue
         # one that makes no difference here explains nothing
-        if mistaken.shape == value.shape and distance(mistaken) < min(1e-5, distance(expected) / 10):
+        if float(errors(value, mistaken, equal_nan=True).max()) < min(1e-5, error / 10):
             return f"{problem[:-1]}: {sentence}."
     unlike = value.dtype != expected.dtype and tolerance < 1e-6
     return f"{problem[:-1]}: yours are {value.dtype}; keep the inputs' {expected.dtype}." if unlike else problem

@@ -369,7 +369,8 @@ class GatedResidualBlock(Piece):
             if (seen[0] == 0).any():
                 return f"with dropout = {p} numbers are dropped in eval mode too."
             factor = seen[1] / seen[0]  # of each of conv_out's inputs: what training makes of it
-            share, kept = float((factor == 0).double().mean()), factor[factor != 0]
+            dropped = factor == 0
+            share, kept = float(dropped.double().mean()), factor[~dropped]
             right = torch.full_like(kept, 1 / (1 - p))
             rule = f"{p:.0%} should be 0 and the others {1 / (1 - p):.3g} times what they are in eval mode"
             told = f"with dropout = {p}, in training, of what conv_out reads {rule}"
@@ -377,8 +378,7 @@ class GatedResidualBlock(Piece):
                 return f"{told}; none is changed. Dropout belongs right before conv_out."
             if difference(kept, kept.mean().expand_as(kept)):
                 return f"{told}; not all have one factor. Is something earlier dropped?"
-            dropped = (factor == 0).flatten(2)
-            if torch.equal(dropped.any(dim=2), dropped.all(dim=2)):
+            if torch.equal(dropped.flatten(2).any(dim=2), dropped.flatten(2).all(dim=2)):
                 return "whole channels are 0; dropout decides for each number on its own."
             if abs(share - p) > 0.1 or difference(kept, right):
                 return f"{told}; {share:.0%} are 0. Is that the given probability?"
