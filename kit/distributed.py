@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from utils import UsageError, by_torchrun, classify, mixture, sampling
+from utils import UsageError, by_torchrun, classify, sampling
 from utils.model import ConditionalPixelCNN
 
 from .console import MAIN
@@ -96,19 +96,27 @@ def class_log_likelihoods(model: ConditionalPixelCNN, x: Tensor, *args, **kwargs
 
 @torch.inference_mode()
 def generate(
-    model: ConditionalPixelCNN, labels: Tensor, seed: int, temperature: float = 1.0, on_row: Callable | None = None
+    model: ConditionalPixelCNN,
+    labels: Tensor,
+    seed: int,
+    temperature: float = 1.0,
+    on_row: Callable | None = None,
+    guidance: float = 0.0,
 ) -> Tensor:
     """As `sampling.generate` with a generator of this seed: the processes share the pictures, all get all of them."""
     generator = torch.Generator().manual_seed(seed)
     if size() == 1:
-        return sampling.generate(model, labels, generator=generator, temperature=temperature, on_row=on_row)
+        given = dict(temperature=temperature, on_row=on_row, guidance=guidance)
+        return sampling.generate(model, labels, generator=generator, **given)
     own = share(torch.arange(len(labels)))
-    images, _ = sampling.blank_pictures(model, labels[own], temperature, None)
-    params_of_all = images.new_zeros(len(labels), 10 * model.config.nr_logistic_mix, 1, 1)
-    for i, j, params in sampling.walk(model, images, labels[own].to(images.device)):
-        params_of_all[own] = params[:, :, None, None]
-        drawn = mixture.sample(params_of_all, generator, temperature)  # with everybody's random numbers
-        images[:, :, i, j] = drawn[own, :, 0, 0]
+    images, _ = sampling.blank_pictures(model, labels[own], temperature, None, guidance)
+    labels = labels.to(images.device)
+    nr_told = len(sampling.labels_told(model, labels, guidance)) // len(labels)
+    params_of_all = images.new_zeros(nr_told, len(labels), 10 * model.config.nr_logistic_mix)
+    for i, j, params in sampling.walk(model, images, labels[own], guidance):
+        params_of_all[:, own] = params.view(nr_told, len(own), -1)
+        everybodys = params_of_all.flatten(0, 1)  # drawn with everybody's random numbers
+        images[:, :, i, j] = sampling.draw_pixels(everybodys, labels, generator, temperature, guidance)[own]
         if on_row and j == images.shape[3] - 1:
             on_row(i, images)
     return gather(images, len(labels))

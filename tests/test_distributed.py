@@ -119,21 +119,14 @@ def test_evaluating_and_drawing_are_shared_out(tmp_path):
         done = run(tmp_path, processes, tmp_path / "unused", "evaluate", weights, "--device=cpu", *against)
         assert done.returncode == 0, done.stderr
         said.append(done.stdout)
-        out = tmp_path / f"out{processes}"
-        done = run(
-            tmp_path,
-            processes,
-            tmp_path / "unused",
-            "generate",
-            weights,
-            "--per-class=1",
-            f"--out={out}",
-            "--classes=0,1,2",
-        )
-        assert done.returncode == 0, done.stderr
-        drawn.append({path.name: path.read_bytes() for path in out.iterdir()})
+        for guidance in (0, 2):
+            out = tmp_path / f"{guidance}-{processes}"
+            what = (f"--out={out}", f"--guidance={guidance}", "--per-class=1", "--classes=0,1,2")
+            done = run(tmp_path, processes, tmp_path / "unused", "generate", weights, *what)
+            assert done.returncode == 0, done.stderr
+            drawn.append({path.name: path.read_bytes() for path in out.iterdir()})
     assert "500 pictures" in said[0] and said[0] == said[1] and said[0].count(" as above ") == 1
-    assert len(drawn[0]) == 4 and drawn[0] == drawn[1]
+    assert len(drawn[0]) == 4 and drawn[:2] == drawn[2:] and drawn[0] != drawn[1]
 
 
 def test_a_share_and_its_inverse(monkeypatch):

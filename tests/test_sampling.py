@@ -6,10 +6,12 @@ from conftest import random_pictures, small_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from kit import cuda_graphs
+from kit.cuda_graphs import generate_by_graphs
 from utils import UsageError, sampling
 from utils.checkpoints import FOLDER, load_model
 from utils.fusion import SITES
-from utils.sampling import generate, generate_by_graphs, generate_naive, stepwise_params
+from utils.sampling import generate, generate_naive, stepwise_params
 
 CONFIGS = [
     *({"fusion": site} for site in ("none", *SITES)),
@@ -50,6 +52,34 @@ def test_prefix_is_kept_and_the_rest_drawn_as_the_naive_sampler_does():
     assert torch.allclose(cached[:, :, :3], prefix.expand(2, -1, -1, -1))
 
 
+def test_guided_pictures_are_those_of_the_naive_sampler_too():
+    model, labels = small_model(fusion="all"), torch.tensor([0, 1, 2, 1])
+    for given in ({}, {"prefix": random_pictures(1)[:, :, :3]}, {"temperature": 0.7}):
+        cached, naive = (
+            draw(model, labels, generator=torch.Generator().manual_seed(7), guidance=2.0, **given)
+            for draw in (generate, generate_naive)
+        )
+        assert torch.equal(cached, naive)
+    assert not torch.equal(cached, generate(model, labels, generator=torch.Generator().manual_seed(7)))
+
+
+@pytest.mark.parametrize("guidance, share_of_dark", [(1.0, (0.3, 0.972)), (3.0, (0.072973, 0.998067))])
+def test_guidance_weighs_what_speaks_for_the_label(guidance, share_of_dark, monkeypatch):
+    """A pixel is dark or bright. Label 0 says 1/2 each, label 1 says 9/10 dark, so the mean says 7/10. Guided by 1, the
+    odds of dark under label 0 are (5/7) : (5/3) = 3 : 7, and 9/10 (9/7) : 1/10 (1/3) under label 1."""
+    monkeypatch.setattr(sampling, "NR_CANDIDATES", 100)
+    params = torch.full((2, 20), -7.0)  # two components, both of the smallest scale
+    params[:, :2] = torch.tensor([[0.5, 0.5], [0.9, 0.1]]).log()
+    params[:, 2:4] = torch.tensor([-0.5, 0.5])  # red's means
+    labels = torch.tensor([0, 1]).repeat_interleave(2000)
+    under_every_label = params.repeat_interleave(len(labels), dim=0)
+    generator = torch.Generator().manual_seed(0)
+    red = sampling.draw_pixels(under_every_label, labels, generator, 1.0, guidance)[:, 0]
+    for label, share in enumerate(share_of_dark):
+        odds = (red[labels == label] < 0).double().mean()
+        assert abs(odds - share) < 0.03
+
+
 class Recording(TorchDispatchMode):
     """What a CUDA graph does, on the CPU: it keeps operations with the tensors they read and write, and does them again
     on those very tensors, whatever Python's variables say by then. Unlike a graph it also does them while it records,
@@ -73,7 +103,7 @@ class Recording(TorchDispatchMode):
 
 
 def recorded(work):
-    """As `sampling.captured`: nothing has happened when it returns."""
+    """As `cuda_graphs.captured`: nothing has happened when it returns."""
     written = {}  # the first value of everything that the work writes into
 
     class Undo(Recording):
@@ -99,7 +129,7 @@ def storage_of(tensor: torch.Tensor) -> torch.Tensor:
 def test_rows_replayed_as_graphs_are_the_rows_of_generate(config, monkeypatch):
     """A replay knows memory only: what lives on from row to row must have stayed where it was."""
     captures = []
-    monkeypatch.setattr(sampling, "captured", lambda work: captures.append(work) or recorded(work))
+    monkeypatch.setattr(cuda_graphs, "captured", lambda work: captures.append(work) or recorded(work))
     model, labels = small_model(**{"image_size": 12} | config), torch.tensor([0, 2, 1])
     size = model.config.image_size
     prefix = random_pictures(3, size)[:, :, : size // 2]
@@ -153,7 +183,7 @@ def test_samples_lie_on_the_levels_and_condition_what_follows():
 
 @pytest.mark.parametrize("sampler", [generate, generate_naive, generate_by_graphs])
 def test_on_row_sees_each_row_when_it_is_done(sampler, monkeypatch):
-    monkeypatch.setattr(sampling, "captured", recorded)
+    monkeypatch.setattr(cuda_graphs, "captured", recorded)
     rows = []
     images = sampler(small_model(), torch.tensor([1]), on_row=lambda i, x: rows.append((i, x.clone())))
     assert [i for i, _ in rows] == list(range(8))
@@ -168,6 +198,8 @@ def test_on_row_sees_each_row_when_it_is_done(sampler, monkeypatch):
         ({"labels": torch.tensor([-1])}, "labels must be"),
         ({"temperature": -0.1}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
+        ({"guidance": -1.0}, "guidance"),
+        ({"guidance": float("inf")}, "guidance"),
         ({"prefix": torch.zeros(1, 3, 9, 8)}, "prefix"),
         ({"prefix": torch.zeros(1, 3, 2, 7)}, "prefix"),
     ],

@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from kit import runs
+from kit import cuda_graphs, runs
 from kit.train import _train_epoch, draw_gallery
 from utils import mixture, sampling, training
 from utils.classify import class_log_likelihoods, evidence_map
@@ -100,8 +100,8 @@ def test_the_gallery(model, tmp_path):
 
 
 def test_by_graphs_before_anything_is_captured(model, x, monkeypatch):
-    monkeypatch.setattr(sampling, "captured", lambda work: work)
-    images = sampling.generate_by_graphs(
+    monkeypatch.setattr(cuda_graphs, "captured", lambda work: work)
+    images = cuda_graphs.generate_by_graphs(
         model, torch.tensor([2, 0]), generator=torch.Generator().manual_seed(0), prefix=x[:1, :, :3]
     )
     assert images.shape == (2, 3, 8, 8) and images.device == CUDA

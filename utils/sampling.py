@@ -33,6 +33,7 @@ def generate(
     temperature: float = 1.0,
     prefix: Tensor | None = None,
     on_row: Callable[[int, Tensor], object] | None = None,
+    guidance: float = 0.0,
 ) -> Tensor:
     """Draws one picture for each label, with cached activations; -> (B, 3, H, W) on the 256 levels.
 
@@ -42,15 +43,17 @@ def generate(
         temperature: 1 samples from the model; lower values vary less, 0 takes the most likely component's means.
         prefix: (B, 3, h, W), rows that are already known, or (1, 3, h, W) for the same in all (completion).
         on_row: called as `on_row(i, images)` after row i; later rows of `images` are still empty.
+        guidance: w; above 0, every pixel is drawn from p(pixel | label) (p(pixel | label) / p(pixel))^w instead, which
+            prefers what speaks for the label: see `draw_pixels`. It takes a pass for every class.
 
     Raises:
-        UsageError: a label, the temperature or the prefix is out of range.
+        UsageError: a label, the temperature, the guidance or the prefix is out of range.
     """
-    images, nr_known = blank_pictures(model, labels, temperature, prefix)
+    images, nr_known = blank_pictures(model, labels, temperature, prefix, guidance)
     labels = labels.to(images.device)
-    for i, j, params in walk(model, images, labels):
+    for i, j, params in walk(model, images, labels, guidance):
         if i >= nr_known:
-            images[:, :, i, j] = mixture.sample(params[:, :, None, None], generator, temperature)[:, :, 0, 0]
+            images[:, :, i, j] = draw_pixels(params, labels, generator, temperature, guidance)
         if on_row and j == images.shape[3] - 1:
             on_row(i, images)
     return images
@@ -58,30 +61,17 @@ def generate(
 
 @torch.inference_mode()
 def generate_naive(
-    model, labels: Tensor, *, generator=None, temperature=1.0, prefix: Tensor | None = None, on_row=None
+    model, labels: Tensor, *, generator=None, temperature=1.0, prefix: Tensor | None = None, on_row=None, guidance=0.0
 ) -> Tensor:
     """As `generate`, by a whole forward pass for every pixel: the reference that `generate` must equal."""
-    images, nr_known = blank_pictures(model, labels, temperature, prefix)
+    images, nr_known = blank_pictures(model, labels, temperature, prefix, guidance)
     labels = labels.to(images.device)
+    told = labels_told(model, labels, guidance)
     for i in range(images.shape[2]):
         for j in range(images.shape[3]):
             if i >= nr_known:
-                params = model(images, labels)[:, :, i : i + 1, j : j + 1]
-                images[:, :, i, j] = mixture.sample(params, generator, temperature)[:, :, 0, 0]
-        if on_row:
-            on_row(i, images)
-    return images
-
-
-@torch.inference_mode()
-def generate_by_graphs(
-    model, labels: Tensor, *, generator=None, temperature=1.0, prefix: Tensor | None = None, on_row=None
-) -> Tensor:
-    """As `generate`, on an NVIDIA GPU, by CUDA graphs. No GPU has run it yet: `make gpu` tells whether it is equal."""
-    images, nr_known = blank_pictures(model, labels, temperature, prefix)
-    rows = RowGraphs(CachedNetwork(model.eval(), labels.to(images.device)), temperature)
-    for i in range(images.shape[2]):
-        rows.draw(i, images, generator, is_known=i < nr_known)
+                params = model(images.repeat(len(told) // len(labels), 1, 1, 1), told)[:, :, i, j]
+                images[:, :, i, j] = draw_pixels(params, labels, generator, temperature, guidance)
         if on_row:
             on_row(i, images)
     return images
@@ -96,13 +86,48 @@ def stepwise_params(model: ConditionalPixelCNN, x: Tensor, y: Tensor) -> Tensor:
     return params
 
 
-def blank_pictures(model, labels: Tensor, temperature: float, prefix: Tensor | None) -> tuple[Tensor, int]:
+NR_CANDIDATES = 16  # of a guided pixel
+
+
+def draw_pixels(params: Tensor, labels: Tensor, generator, temperature: float, guidance: float) -> Tensor:
+    """Draws a pixel for each of B pictures: (B, 10K), or with guidance (C B, 10K) under every label, -> (B, 3).
+
+    Guidance by importance resampling: of `NR_CANDIDATES` pixels from p(. | label) one is kept, with a probability
+    proportional to (p(pixel | label) / p(pixel))^w, where p(pixel) is the mean over the labels. For many candidates
+    that is exact; w = 0 is the model. Images are guided so by Ho & Salimans 2022, "Classifier-Free Diffusion Guidance";
+    here the mean over the labels is in the place of a network that is not told the class.
+    """
+    if not guidance:
+        return mixture.sample(params[:, :, None, None], generator, temperature)[:, :, 0, 0]
+    each = torch.arange(len(labels), device=labels.device)
+    of_label = params.chunk(len(params) // len(labels))  # C of (B, 10K)
+    own = torch.stack(of_label)[labels, each].repeat(NR_CANDIDATES, 1)  # (M B, 10K)
+    candidates = mixture.sample(own[:, :, None, None], generator, temperature)  # (M B, 3, 1, 1)
+    nats = [mixture.log_prob(p.repeat(NR_CANDIDATES, 1)[:, :, None, None], candidates) for p in of_label]  # (M B,) each
+    posterior = torch.stack(nats, dim=1).view(NR_CANDIDATES, len(labels), -1).log_softmax(dim=2)  # of the pixel alone
+    weights = (guidance * posterior[:, each, labels]).softmax(dim=0)  # (M, B)
+    threshold = torch.rand(len(labels), generator=generator, device=generator.device if generator else labels.device)
+    chosen = (weights.cumsum(dim=0) < threshold.to(weights)).sum(dim=0).clamp(max=NR_CANDIDATES - 1)
+    return candidates.view(NR_CANDIDATES, len(labels), 3)[chosen, each]
+
+
+def labels_told(model: ConditionalPixelCNN, labels: Tensor, guidance: float) -> Tensor:
+    """Those of a forward pass: labels (B,), or for guidance every one of the C for all pictures: (C B,)."""
+    every = torch.arange(model.config.num_classes, device=labels.device)
+    return every.repeat_interleave(len(labels)) if guidance else labels
+
+
+def blank_pictures(
+    model, labels: Tensor, temperature: float, prefix: Tensor | None, guidance: float = 0.0
+) -> tuple[Tensor, int]:
     """Checks the arguments; -> pictures that hold the prefix, and its number of rows."""
     size, nr_classes = model.config.image_size, model.config.num_classes
     if labels.ndim != 1 or bool(((labels < 0) | (labels >= nr_classes)).any()):
         raise UsageError(f"labels must be whole numbers from 0 to {nr_classes - 1}, not {labels.tolist()}")
     if not 0 <= temperature < float("inf"):
         raise UsageError(f"the temperature must not be negative or infinite, not {temperature}")
+    if not 0 <= guidance < float("inf"):
+        raise UsageError(f"the guidance must not be negative or infinite, not {guidance}")
     images = model.head.conv.bias.new_zeros(len(labels), 3, size, size)
     if prefix is None:
         return images, 0
@@ -113,14 +138,18 @@ def blank_pictures(model, labels: Tensor, temperature: float, prefix: Tensor | N
     return images, nr_known
 
 
-def walk(model: ConditionalPixelCNN, images: Tensor, labels: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-    """In raster order (i, j, params (B, 10K)); pixel (i, j) of `images` is read after the caller has had its turn."""
-    network = CachedNetwork(model.eval(), labels)
+def walk(
+    model: ConditionalPixelCNN, images: Tensor, labels: Tensor, guidance: float = 0.0
+) -> Iterator[tuple[int, int, Tensor]]:
+    """In raster order (i, j, params (B, 10K), of every label (C B, 10K) for guidance); pixel (i, j) of `images` is read
+    after the caller has had its turn."""
+    told = labels_told(model, labels, guidance)
+    network = CachedNetwork(model.eval(), told)
     for i in range(images.shape[2]):
         network.start_row(i)
         for j in range(images.shape[3]):
             yield i, j, network.params(j)
-            network.put(j, images[:, :, i, j])
+            network.put(j, images[:, :, i, j].repeat(len(told) // len(labels), 1))
 
 
 def with_weights_of_now(layer: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -365,54 +394,3 @@ class CachedNetwork:
         """Tells the colours (B, 3) of pixel (i, j)."""
         self.row[:, :3, j] = pixel + self.early_row[:, :, j]
         self.row[:, 3, j] = 1
-
-
-def captured(work: Callable[[], object]) -> Callable[[], object]:
-    """Records what `work` launches on the GPU, without running it; -> runs it."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
-    return graph.replay
-
-
-class RowGraphs:
-    """A row of pixels at once. On a GPU a pixel is some 300 kernels so small that launching them takes longer than they
-    do. Rows come in four kinds, by the scales that they reach. The first of each kind is drawn as ever, the second is
-    captured as a CUDA graph, and every later one replays it: the same kernels on the same memory, launched in one go.
-    For that, all that lives on from row to row stays where it is: nothing above replaces a tensor, it writes into it.
-    """
-
-    NR_KINDS = 2 ** (NR_SCALES - 1)
-
-    def __init__(self, network: CachedNetwork, temperature: float):
-        self.network, self.temperature = network, temperature
-        self.replays: dict[int, Callable] = {}
-        self.pixels = network.early_row.clone()  # (B, 3, W)
-        self.is_known = torch.zeros((), dtype=torch.bool, device=self.pixels.device)
-        batch, nr_params = network.head_bias.shape
-        self.noise = self.pixels.new_zeros(network.width, batch, nr_params // 10 + 3, 1, 1)  # as of `uniform_noise`
-
-    def draw(self, i: int, images: Tensor, generator: torch.Generator | None, is_known: bool) -> None:
-        """Row i of (B, 3, H, W), which is there already if it is known."""
-        self.network.place(i)
-        self.pixels.copy_(images[:, :, i])
-        self.is_known.fill_(is_known)
-        if not is_known:
-            like = self.network.head_bias[:, :, None, None]  # (B, 10K, 1, 1), as the params of a pixel
-            self.noise.copy_(torch.stack([mixture.uniform_noise(like, generator) for _ in self.noise]))
-        kind = i % self.NR_KINDS
-        if i < self.NR_KINDS:
-            self._pixels_of_row()
-        else:
-            if kind not in self.replays:
-                self.replays[kind] = captured(self._pixels_of_row)
-            self.replays[kind]()
-        images[:, :, i] = self.pixels
-
-    def _pixels_of_row(self) -> None:
-        self.network.advance()
-        for j, noise in enumerate(self.noise):
-            params, pixel = self.network.params(j)[:, :, None, None], self.pixels[:, :, j]
-            drawn = mixture.sample(params, temperature=self.temperature, noise=noise)[:, :, 0, 0]
-            pixel.copy_(torch.where(self.is_known, pixel, drawn))
-            self.network.put(j, pixel)

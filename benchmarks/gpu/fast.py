@@ -6,10 +6,11 @@ from functools import partial
 
 import torch
 
+from kit.cuda_graphs import generate_by_graphs
 from utils.classify import class_log_likelihoods
 from utils.device import PRECISIONS, pick_precision
 from utils.model import ConditionalPixelCNN
-from utils.sampling import generate, generate_by_graphs
+from utils.sampling import generate
 from utils.training import TrainConfig, configs_for
 
 from ..common import forward_flops, matmul_rate, seconds

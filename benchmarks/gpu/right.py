@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from kit.cuda_graphs import generate_by_graphs
 from kit.runs import RunConfig
 from kit.train import train
 from utils import checkpoints, mixture, training
@@ -16,7 +17,7 @@ from utils.classify import class_log_likelihoods
 from utils.data import load_split
 from utils.device import memory_format
 from utils.model import ConditionalPixelCNN, ModelConfig
-from utils.sampling import generate, generate_by_graphs, generate_naive
+from utils.sampling import generate, generate_naive
 
 from .common import Job
 
