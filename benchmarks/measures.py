@@ -58,6 +58,12 @@ def nearest(queries: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     return distances / queries.shape[1] ** 0.5, which
 
 
+def nearest_other(x: Tensor) -> Tensor:
+    """Root mean square distance of each of (N, D) to the nearest of the others: (N,). Small where all are alike."""
+    distances = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(math.inf)
+    return distances.min(dim=1).values / x.shape[1] ** 0.5
+
+
 def classification(logits: Tensor, y: Tensor, temperature: float) -> dict:
     """Accuracy with its 95 % interval (Wilson), calibration before and after. logits: (N, C)."""
     scores = score(logits.argmax(1), y, logits.shape[1])

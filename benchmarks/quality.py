@@ -41,6 +41,7 @@ from .measures import (
     classification,
     frechet_distances,
     nearest,
+    nearest_other,
     pictures_of_no_class,
     row_log_likelihoods,
     rows_of,
@@ -107,6 +108,13 @@ class Setup:
         fitted = self.train.held_out(len(self.y))
         temperature, bias = fit_calibration(self.log_likelihoods(fitted.tensors()[0]), fitted.labels)
         return self.nats / temperature + bias
+
+    def draw(self, labels: Tensor, guidance: float = 0.0) -> Tensor:
+        """A picture for each label, random by the seed."""
+        generator = torch.Generator().manual_seed(self.args.seed)
+        parts = tqdm(labels.split(2 * BATCH), desc="drawing", leave=False, disable=None)
+        drawn = [generate(self.model, part, generator=generator, guidance=guidance) for part in parts]
+        return torch.cat(drawn).float().cpu()
 
     def log_likelihoods(self, x: Tensor, model: ConditionalPixelCNN | None = None) -> Tensor:
         """log p(x | y), nats (N, C)."""
@@ -198,19 +206,18 @@ def moved_aside(s: Setup) -> dict[str, list[dict]]:
 
 
 def drawn_pictures(s: Setup) -> dict[str, list[dict]]:
-    """The sections on drawn pictures, and the figure: below each its nearest training pictures."""
-    args, generator, classes = s.args, torch.Generator().manual_seed(s.args.seed), s.validation.classes
+    """The sections on drawn and on guided pictures, and the figure: below each its nearest training pictures."""
+    args, classes = s.args, s.validation.classes
     labels = torch.arange(len(classes)).repeat(args.per_class)
-    parts = tqdm(labels.split(2 * BATCH), desc="drawing", leave=False, disable=None)
-    drawn = torch.cat([generate(s.model, part, generator=generator).float().cpu() for part in parts])
-    pictures = {"drawn": drawn, "validation": s.x, "held": s.held.tensors()[0]}
+    pictures = {"drawn": s.draw(labels), "guided": s.draw(labels, args.guidance), "validation": s.x}
     features, logits = ({name: outputs(s.cnn, x)[i] for name, x in pictures.items()} for i in (0, 1))
+    held = outputs(s.cnn, s.held.tensors()[0])[0]
 
-    asked = {"drawn": labels, "validation": s.y}
+    asked = {"drawn": labels, "guided": labels, "validation": s.y}
     recall = {name: score(logits[name].argmax(1), y, len(classes)).recall for name, y in asked.items()}
     lines = [{"class": name} | {kind: recall[kind][label] for kind in asked} for label, name in enumerate(classes)]
     sections = {"recognised by the CNN": lines}
-    distances = frechet_distances({name: features[name] for name in asked}, features["held"])
+    distances = frechet_distances(features, held)
     sections[f"Fréchet distance to {len(s.held)} held-out training pictures, CNN's features"] = distances
 
     known = s.train.tensors()[0]
@@ -220,15 +227,20 @@ def drawn_pictures(s: Setup) -> dict[str, list[dict]]:
         "features": (outputs(s.cnn, known)[0], features),
     }
     sections["nearest training picture, root mean square distance"] = lines = []
-    shown = torch.randperm(len(drawn), generator=generator)[:SHOWN]
-    rows = {"drawn": drawn[shown]}
-    for space, (reference, queries) in spaces.items():
-        (far, which), (usual, _) = (nearest(queries[name], reference) for name in asked)
-        line = {f"{name}, {what}": float(d.quantile(q)) for what, q in (("median", 0.5), ("closest", 0.0))
-                for name, d in zip(asked, (far, usual), strict=True)}  # fmt: skip
-        nearer = float((far < usual.quantile(0.01)).double().mean())
-        lines.append({"space": space} | line | {"drawn nearer than 99 % of validation": nearer})
-        rows[f"nearest, {space}"] = known[which[shown]]
+    shown = torch.randperm(len(labels), generator=torch.Generator().manual_seed(args.seed))[:SHOWN]
+    rows: dict[str, Tensor] = {}
+    found = {space: {name: nearest(queries[name], reference) for name in pictures}
+             for space, (reference, queries) in spaces.items()}  # fmt: skip
+    for space, (_, queries) in spaces.items():
+        usual = found[space]["validation"][0].quantile(0.01)
+        for name, (far, _) in found[space].items():
+            line = {"median": float(far.median()), "closest": float(far.min())}
+            line |= {"nearer than 99 % of validation": float((far < usual).double().mean())}
+            line |= {"median to another of its own set": float(nearest_other(queries[name]).median())}
+            lines.append({"space": space, "pictures": name} | line)
+    for name in ("drawn", "guided"):
+        rows[name] = pictures[name][shown]
+        rows |= {f"nearest to {name}, {space}": known[found[space][name][1][shown]] for space in spaces}
 
     import matplotlib.pyplot as plt
 
@@ -302,6 +314,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data-root", metavar="DIR")
     parser.add_argument("--epochs", type=int, default=20, help="of the CNN")
     parser.add_argument("--per-class", type=int, default=128, help="pictures to draw")
+    parser.add_argument("--guidance", type=float, default=2.0, help="of the guided ones")
     parser.add_argument("--against", action="append", metavar="NAME_OR_PATH", help="other weights for paired tests")
     parser.add_argument("--time", action="store_true", help="measure the times alone, and write them into --out")
     parser.add_argument("--cnn-only", action="store_true", help="train and judge the CNN alone")

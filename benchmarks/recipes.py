@@ -1,8 +1,7 @@
 """`python -m benchmarks.recipes`: what a second of compute is worth under each training recipe, in small networks.
 
-Every recipe has the same processor time, not the same number of epochs: a recipe whose steps are dearer makes fewer of
-them. Processor time does not count what other programs take, so the table holds on a busy machine too. The schedules
-run over the share of that time that is spent.
+Every recipe has the same time, not the same number of epochs: one whose steps are dearer makes fewer of them. What a
+step costs is measured before it is first made, in pairs with steps of the first recipe, so a busy machine slows both.
 """
 
 import argparse
@@ -156,25 +155,60 @@ RECIPES = {
 }  # fmt: skip
 
 
-def trained(recipe: Recipe, data: ImageDataset, seed: int, budget: float) -> tuple[ConditionalPixelCNN, int, int]:
-    """-> the averaged network after so many seconds of processor time, its steps and the pictures that it saw."""
-    num_classes = len(data.classes)
-    model_config, config = training.configs_for(
-        "best", num_classes * (1 + recipe.tells_flip), **BASE | recipe.given, seed=seed
-    )
+Step = Callable[[], object]
+
+
+def relative_cost(step: Step, reference: Step, pairs: int = 12) -> float:
+    """How many times as long as `reference` a step takes: the median of pairs, one right after the other."""
+    step(), reference()
+    found = []
+    for _ in range(pairs):
+        times = []
+        for each in (step, reference):
+            started = time.perf_counter()
+            each()
+            times.append(time.perf_counter() - started)
+        found.append(times[0] / times[1])
+    return statistics.median(found)
+
+
+def step_of(model: ConditionalPixelCNN, recipe: Recipe, config: TrainConfig, x: Tensor, y: Tensor) -> Step:
+    """Training steps of a copy of the network, always on the same batch."""
+    model = copy.deepcopy(model)
+    optimizer, scaler = recipe.build(model, config), torch.amp.GradScaler("cpu", enabled=False)
+    if hasattr(optimizer, "train"):
+        optimizer.train()  # type: ignore[operator]
+    return lambda: training.train_step(model, x, y, optimizer, scaler, torch.bfloat16, config.grad_clip)
+
+
+def begun(recipe: Recipe, data: ImageDataset, seed: int) -> tuple[ConditionalPixelCNN, TrainConfig]:
+    num_classes = len(data.classes) * (1 + recipe.tells_flip)
+    model_config, config = training.configs_for("best", num_classes, **BASE | recipe.given, seed=seed)
     torch.manual_seed(seed)
     model = ConditionalPixelCNN(model_config)
     if recipe.tells_place:
         tell_place(model)
     training.initialise(model, data.images, data.labels, seed)
-    optimizer = recipe.build(model.train(), config)
+    return model.train(), config
+
+
+def trained(recipe: Recipe, data: ImageDataset, seed: int, steps: int) -> tuple[ConditionalPixelCNN, dict]:
+    """-> the averaged network after the time of so many steps of the recipe `muon`, and what it did in that time."""
+    first = RECIPES["muon"]
+    model, config = begun(first, data, seed)
+    x, y = to_float(data.images[: config.batch_size]), data.labels[: config.batch_size]
+    reference = step_of(model, first, config, x, y)
+
+    model, config = begun(recipe, data, seed)
+    optimizer = recipe.build(model, config)
     averaged = copy.deepcopy(model).eval().requires_grad_(False)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     own_average = hasattr(optimizer, "eval")  # schedule-free
     if own_average:
-        optimizer.train()
-    order, step, seen, begun = torch.empty(0, dtype=torch.long), 0, 0, time.process_time()
-    while (share := (time.process_time() - begun) / budget) < 1:
+        optimizer.train()  # type: ignore[operator]
+    costs: dict[torch.Size, float] = {}
+    order, step, seen, spent = torch.empty(0, dtype=torch.long), 0, 0, 0.0
+    while (share := spent / steps) < 1:
         count = recipe.batch(share) if recipe.batch else config.batch_size
         if len(order) < count:
             order = torch.cat([order, torch.randperm(len(data))])
@@ -183,7 +217,7 @@ def trained(recipe: Recipe, data: ImageDataset, seed: int, budget: float) -> tup
         if config.flip:
             mirrored = torch.rand(len(x)) < 0.5
             x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
-            y = y + num_classes * mirrored if recipe.tells_flip else y
+            y = y + len(data.classes) * mirrored if recipe.tells_flip else y
         moves = torch.zeros(2, len(x), dtype=torch.long)
         if most := config.shift or recipe.moves:
             moves = torch.randint(-most, most + 1, moves.shape)
@@ -195,13 +229,15 @@ def trained(recipe: Recipe, data: ImageDataset, seed: int, budget: float) -> tup
         for layer in model.modules():
             if isinstance(layer, ToldPlace):
                 layer.moves = moves
+        if x.shape not in costs:
+            costs[x.shape] = relative_cost(step_of(model, recipe, config, x, y), reference)
         training.train_step(model, x, y, optimizer, scaler, torch.bfloat16, config.grad_clip)
         training.update_average(averaged, model, config.ema_decay, step)
-        step, seen = step + 1, seen + len(x)
+        step, seen, spent = step + 1, seen + len(x), spent + costs[x.shape]
     if own_average:
-        optimizer.eval()
+        optimizer.eval()  # type: ignore[operator]
         averaged.load_state_dict(model.state_dict())
-    return averaged, step, seen
+    return averaged, {"steps": step, "pictures seen": seen, "cost of a step": [round(c, 3) for c in costs.values()]}
 
 
 def judged(model: ConditionalPixelCNN, data: ImageDataset, moved: bool) -> dict:
@@ -254,7 +290,7 @@ def spread(values: list[float], digits: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recipes", description=__doc__.splitlines()[0])
     parser.add_argument("recipes", nargs="*", help=f"of {', '.join(RECIPES)}; all where none is named")
-    parser.add_argument("--seconds", type=float, default=100, help="processor time of a run")
+    parser.add_argument("--steps", type=int, default=1000, help="of the recipe `muon`; the others have the same time")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each recipe")
     parser.add_argument("--moved", action="store_true", help="judge moved pictures too")
     parser.add_argument("--out", type=Path, default=RESULTS, help="what is found there is not made again")
@@ -266,9 +302,8 @@ def main() -> None:
         for name in args.recipes or RECIPES:
             if (key := f"{name},{seed}") in results:
                 continue
-            model, steps, seen = trained(RECIPES[name], train, seed, args.seconds)
-            run = {"steps": steps, "pictures seen": seen, **judged(model, validation, args.moved)}
-            run |= {"seconds": args.seconds, "machine": machine(torch.device("cpu"))}
+            model, run = trained(RECIPES[name], train, seed, args.steps)
+            run |= judged(model, validation, args.moved) | {"machine": machine(torch.device("cpu"))}
             print(key, json.dumps(run), flush=True)
             results[key] = run
             text = json.dumps(results, indent=1) + "\n"

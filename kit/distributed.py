@@ -106,8 +106,9 @@ def generate(
     """As `sampling.generate` with a generator of this seed: the processes share the pictures, all get all of them."""
     generator = torch.Generator().manual_seed(seed)
     if size() == 1:
-        given = dict(temperature=temperature, on_row=on_row, guidance=guidance)
-        return sampling.generate(model, labels, generator=generator, **given)
+        return sampling.generate(
+            model, labels, generator=generator, temperature=temperature, on_row=on_row, guidance=guidance
+        )
     own = share(torch.arange(len(labels)))
     images, _ = sampling.blank_pictures(model, labels[own], temperature, None, guidance)
     labels = labels.to(images.device)

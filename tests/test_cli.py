@@ -527,8 +527,9 @@ def test_numbers_and_names_that_nobody_means(weights, picture_folder, tmp_path, 
         words = ["course-export", tmp_path / "out", "--checkpoint", "nothing", f"--seed={seed}"]
         assert_refused(capsys, words, "seed must be 0 to")
         assert_refused(capsys, ["train", "--run=r", *where, f"--seed={seed}"], "seed must be 0 to")
-    for temperature in ("inf", "nan", "-0.1"):
-        assert_refused(capsys, ["generate", *model, *out, f"--temperature={temperature}"], "temperature must not be")
+    for number in ("inf", "nan", "-0.1"):
+        for what in ("temperature", "guidance"):
+            assert_refused(capsys, ["generate", *model, *out, f"--{what}={number}"], f"{what} must not be")
     for prior in ("inf,1", "nan,1", "3e38,3e38"):
         assert_refused(capsys, ["evaluate", *model, *where, "--prior", prior], "prior must be 2 numbers")
     for field in ("hybrid", "grad-clip"):

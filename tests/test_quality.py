@@ -69,6 +69,11 @@ def test_augmented_pictures_are_mirrored_and_shifted_ones():
     assert seen == possible and len(possible) == 50
 
 
+def test_nearest_other_leaves_out_itself():
+    x = torch.tensor([[0.0, 0.0], [3.0, 4.0], [3.0, 5.0]])
+    assert measures.nearest_other(x).tolist() == pytest.approx([5 / 2**0.5, 1 / 2**0.5, 1 / 2**0.5])
+
+
 def test_nearest_by_trying_all():
     a, b = torch.randn(7, 12).double(), torch.randn(9, 12).double()
     distances, which = measures.nearest(a, b)
@@ -158,7 +163,11 @@ def test_a_tiny_run_of_everything(many_pictures, tmp_path, capsys, monkeypatch):
         assert own["grey left out"] == pytest.approx(right)
     distances = sections["Fréchet distance to 8 held-out training pictures, CNN's features"]
     assert list(distances[0]) == ["pictures", "N = 3", "N = 4", "N = 6", "N = 12", "extrapolated"]
-    assert distances[0]["N = 12"] > distances[1]["N = 12"], "an untrained model's pictures are farther than real ones"
+    assert [row["pictures"] for row in distances] == ["drawn", "guided", "validation"]
+    for row in distances[:2]:
+        assert row["N = 12"] > distances[2]["N = 12"], "an untrained model's pictures are farther than real ones"
+    pictures = sections["nearest training picture, root mean square distance"]
+    assert [row["pictures"] for row in pictures] == 2 * ["drawn", "guided", "validation"]
 
     pairs = sections["paired tests"]
     own = str(weights)

@@ -1,0 +1,170 @@
+"""`python -m benchmarks.labels`: from likelihood to label. What each way of training for it gains in accuracy, and what
+it costs in bits per dimension, in a small network.
+
+Every way goes on from the same network, which was trained for the bits alone, and has the same time.
+"""
+
+import argparse
+import copy
+import functools
+import json
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kit.platforms import machine
+from utils import mixture, training
+from utils.checkpoints import load_model, save_model, write_atomically
+from utils.classify import class_log_likelihoods
+from utils.data import ImageDataset, load_split, to_float
+from utils.model import ConditionalPixelCNN
+from utils.training import SOFTNESS
+
+from .recipes import RECIPES, judged, relative_cost, trained
+
+RESULTS = Path(__file__).with_name("labels.json")
+LR, ADAM_LR, BATCH, EMA_DECAY, WARMUP = 2e-3, 5e-4, 8, 0.99, 20
+# (N, 2, C): log p(x | y) of the training pictures, as they are and mirrored, under the network that all go on from
+Reference = Tensor
+Loss = Callable[
+    ..., tuple[Tensor, Tensor]
+]  # of (model, x, y, reference, weight): what is minimised, bits per dimension
+
+
+def generative(model, x: Tensor, y: Tensor, reference: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+    return training.generative_loss(model, x, y)
+
+
+def hybrid(model, x: Tensor, y: Tensor, reference: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+    """Bits per dimension + weight * cross-entropy over all labels."""
+    return training.hybrid_loss(model, x, y, num_classes=reference.shape[1], weight=weight)
+
+
+def against_the_rival(model, x: Tensor, y: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """log p(x | y) - log p(x | rival), the same under the reference, and the bits per dimension: (B,) each. The rival
+    is the wrong label that the reference finds likeliest."""
+    rival = reference.scatter(1, y[:, None], -math.inf).argmax(dim=1)
+    params = model(x.repeat(2, 1, 1, 1), torch.cat([y, rival]))
+    of_label, of_rival = mixture.log_prob(params, x.repeat(2, 1, 1, 1)).chunk(2)
+    margins = reference.gather(1, torch.stack([y, rival], dim=1))
+    return of_label - of_rival, margins[:, 0] - margins[:, 1], mixture.bits_per_dim(-of_label, x.shape[-1])
+
+
+def two_labels(model, x: Tensor, y: Tensor, reference: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+    """As `hybrid`, over the true label and its rival: half the passes."""
+    margin, _, bits = against_the_rival(model, x, y, reference)
+    return bits + weight * F.softplus(-margin / SOFTNESS), bits
+
+
+def contrastive(model, x: Tensor, y: Tensor, reference: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+    """The margin over the rival has to grow beyond the frozen reference's, however large that is already (the form of
+    Rafailov et al. 2023, "Direct Preference Optimization", with labels in the place of answers)."""
+    margin, before, bits = against_the_rival(model, x, y, reference)
+    return bits + weight * F.softplus(-(margin - before) / SOFTNESS), bits
+
+
+@dataclass(frozen=True)
+class Way:
+    loss: Loss
+    weight: float = 0.0
+
+
+WAYS = {"generative": Way(generative)} | {
+    f"{loss.__name__}, {weight:g}": Way(loss, weight)
+    for loss in (hybrid, two_labels, contrastive)
+    for weight in (0.05, 0.2, 1.0, 4.0)
+}
+
+
+def reference_of(model: ConditionalPixelCNN, data: ImageDataset) -> Reference:
+    x, _ = data.tensors()
+    return torch.stack([class_log_likelihoods(model, view, precision=torch.bfloat16) for view in (x, x.flip(3))], dim=1)
+
+
+def gone_on(
+    start: ConditionalPixelCNN, reference: Reference, way: Way, data: ImageDataset, seed: int, steps: int
+) -> tuple[ConditionalPixelCNN, dict]:
+    """-> the averaged network after the time of so many generative steps, and what it did in that time."""
+    torch.manual_seed(seed)
+    averaged = copy.deepcopy(start).eval()
+
+    def stepper(way: Way) -> tuple[ConditionalPixelCNN, Callable[[float], object]]:
+        """A network that goes on, and its step at a share of the learning rate."""
+        model = copy.deepcopy(start).train().requires_grad_(True)
+        config = training.TrainConfig(optimizer="muon", lr=LR, adam_lr=ADAM_LR)
+        optimizer, scaler = training.build_optimizer(model, config), torch.amp.GradScaler("cpu", enabled=False)
+
+        def step(rate: float = 1.0) -> None:
+            places, mirrored = torch.randint(len(data), (BATCH,)), torch.rand(BATCH) < 0.5
+            x = to_float(data.images[places])
+            x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
+            for group in optimizer.param_groups:
+                group["lr"] = LR * group.get("relative_lr", 1.0) * rate
+            loss_of = functools.partial(way.loss, reference=reference[places, mirrored.long()], weight=way.weight)
+            training.train_step(model, x, data.labels[places], optimizer, scaler, torch.bfloat16, 1.0, loss_of)
+
+        return model, step
+
+    cost = 1.0 if way.loss is generative else relative_cost(stepper(way)[1], stepper(WAYS["generative"])[1])
+    own, (model, step) = round(steps / cost), stepper(way)
+    for n in range(own):
+        step(0.5 * (1 + math.cos(math.pi * n / own)) * min(1.0, (n + 1) / WARMUP))
+        training.update_average(averaged, model, EMA_DECAY, n)
+    return averaged, {"pictures seen": own * BATCH, "cost of a step": round(cost, 3)}
+
+
+def table(results: dict) -> str:
+    lines = ["| way, weight | bits per dimension | accuracy, % | pictures seen | runs |", "|:--|--:|--:|--:|--:|"]
+    for name in ["start", *WAYS]:
+        if runs := [run for key, run in results.items() if key.rpartition(", seed ")[0] == name]:
+            bits, right = ([run[what] for run in runs] for what in ("bits", "accuracy"))
+            around = [f" ± {statistics.stdev(v):.{d}f}" if len(runs) > 1 else "" for v, d in ((bits, 3), (right, 3))]
+            seen = statistics.mean(run["pictures seen"] for run in runs)
+            cells = f"{statistics.mean(bits):.3f}{around[0]} | {100 * statistics.mean(right):.1f}"
+            lines.append(f"| {name} | {cells} | {seen:,.0f} | {len(runs)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.labels", description=__doc__.splitlines()[0])
+    parser.add_argument("ways", nargs="*", help=f"of {'; '.join(WAYS)}; all where none is named")
+    parser.add_argument("--start", type=Path, required=True, help="the network that all go on from; trained if missing")
+    parser.add_argument("--start-steps", type=int, default=6000, help="of its training")
+    parser.add_argument("--steps", type=int, default=1000, help="of the generative way; the others have the same time")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each way")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="what is found there is not made again")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    train, validation = (load_split("cpen455", split) for split in ("train", "validation"))
+    if not args.start.exists():
+        model, _ = trained(RECIPES["muon"], train, 0, args.start_steps)
+        model.class_names = train.classes
+        save_model(model, args.start)
+    start = load_model(args.start)
+    results = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {}
+
+    def keep(key: str, run: dict) -> None:
+        print(key, json.dumps(run), flush=True)
+        results[key] = run | {"machine": machine(torch.device("cpu"))}
+        text = json.dumps(results, indent=1) + "\n"
+        write_atomically(args.out, lambda path: path.write_text(text, encoding="utf-8"))
+
+    if "start, seed 0" not in results:
+        keep("start, seed 0", judged(start, validation, False) | {"pictures seen": 0})
+    reference = reference_of(start, train)
+    for seed in range(args.seeds):
+        for name in args.ways or WAYS:
+            if (key := f"{name}, seed {seed}") not in results:
+                model, run = gone_on(start, reference, WAYS[name], train, seed, args.steps)
+                keep(key, run | judged(model, validation, False))
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
