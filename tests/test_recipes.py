@@ -14,11 +14,15 @@ from utils.classify import class_log_likelihoods
 from utils.data import ImageDataset, to_bytes
 
 
+def bright_and_dark() -> ImageDataset:
+    """24 pictures of 8x8 in two classes."""
+    x = random_pictures(24, 8, torch.float32) * 0.3 + torch.tensor([-0.5, 0.5]).repeat(12)[:, None, None, None]
+    return ImageDataset(to_bytes(x), torch.arange(24) % 2, ("dark", "bright"), [str(n) for n in range(24)])
+
+
 @pytest.fixture
 def tiny_data(monkeypatch):
-    """24 pictures of 8x8 in two classes, dark and bright."""
-    x = random_pictures(24, 8, torch.float32) * 0.3 + torch.tensor([-0.5, 0.5]).repeat(12)[:, None, None, None]
-    data = ImageDataset(to_bytes(x), torch.arange(24) % 2, ("dark", "bright"), [str(n) for n in range(24)])
+    data = bright_and_dark()
     for module in (recipes, labels):
         monkeypatch.setattr(module, "load_split", lambda *_: data)
     monkeypatch.setattr(recipes, "BASE", recipes.BASE | {"nr_filters": 4, "image_size": 8, "warmup": 2})

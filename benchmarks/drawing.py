@@ -1,0 +1,191 @@
+"""`python -m benchmarks.drawing`: what makes drawn pictures better, in drawing and in training.
+
+Each setting draws the same number of pictures. The CNN of `benchmarks.quality` judges them: does it name the class that
+was asked for, how far are its features from those of training pictures that it has not seen (Fréchet distance,
+extrapolated to infinitely many drawn ones), and how far is a picture from the one most like it (variety).
+
+Settings of training go on from the checkpoint for so many steps; `more of the same` is what they are compared with.
+"""
+
+import argparse
+import copy
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kit.platforms import machine
+from utils import mixture, training
+from utils.checkpoints import load_model, write_atomically
+from utils.classify import score
+from utils.data import ImageDataset, load_split, to_float
+from utils.model import ConditionalPixelCNN
+from utils.sampling import generate
+
+from .cnn import outputs, train_cnn
+from .measures import frechet_distances, nearest_other
+
+RESULTS = Path(__file__).with_name("drawing.json")
+LR, ADAM_LR, BATCH, WARMUP = 5e-3, 1e-3, 8, 50
+DRAWN_AT_ONCE = 64
+
+
+def with_temperatures(model: ConditionalPixelCNN, component: float, spread: float) -> ConditionalPixelCNN:
+    """The network whose samples at temperature 1 are those of `model` at two temperatures, one for the choice of the
+    component (logits / T), one for the spread around its mean (scale * T)."""
+    changed = copy.deepcopy(model)
+    k = model.config.nr_logistic_mix
+    conv, late = changed.head.conv, changed.fusion.maps["params"]
+    with torch.no_grad():
+        for tensor in (conv.parametrizations.weight.original0, conv.bias, late.weight.T):
+            tensor[:k] /= component
+        mixture.parts(conv.bias[None, :, None, None]).log_scales.add_(math.log(spread))
+    return changed
+
+
+Corrupt = Callable[
+    [ConditionalPixelCNN, Tensor, Tensor], Tensor
+]  # what the network reads in place of a batch's pictures
+
+
+def noisy(levels: float) -> Corrupt:
+    """Normal noise of so many of the 256 levels."""
+    return lambda model, x, y: mixture.to_levels(x + torch.randn_like(x) * levels / 127.5)
+
+
+def own_pixels(share: float) -> Corrupt:
+    """In this share of the rows the model's own pixels, each drawn given the true ones before it."""
+
+    @torch.no_grad()
+    def corrupt(model: ConditionalPixelCNN, x: Tensor, y: Tensor) -> Tensor:
+        rows = torch.rand(len(x), 1, x.shape[2], 1) < share
+        return torch.where(rows, mixture.sample(model(x, y).float()), x)
+
+    return corrupt
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How pictures are drawn, by which network: the checkpoint's, or one that has gone on from it."""
+
+    component: float = 1.0
+    spread: float = 1.0
+    guidance: float = 0.0
+    corrupt: Corrupt | None = None
+    goes_on: bool = False
+
+
+SETTINGS = {
+    "as it is": Setting(),
+    "component's temperature 0.7": Setting(component=0.7),
+    "spread's temperature 0.9": Setting(spread=0.9),
+    "both 0.9": Setting(component=0.9, spread=0.9),
+    "guidance 0.5": Setting(guidance=0.5),
+    "guidance 1": Setting(guidance=1.0),
+    "guidance 2": Setting(guidance=2.0),
+    "guidance 3": Setting(guidance=3.0),
+    "guidance 5": Setting(guidance=5.0),
+    "more of the same": Setting(goes_on=True),
+    "noise of 2 levels": Setting(goes_on=True, corrupt=noisy(2)),
+    "noise of 8 levels": Setting(goes_on=True, corrupt=noisy(8)),
+    "own pixels in a quarter of the rows": Setting(goes_on=True, corrupt=own_pixels(0.25)),
+}
+
+
+def gone_on(
+    start: ConditionalPixelCNN, corrupt: Corrupt | None, data: ImageDataset, steps: int, seed: int
+) -> ConditionalPixelCNN:
+    """Reads corrupted pictures, and is asked for the true ones."""
+    torch.manual_seed(seed)
+    config = training.TrainConfig(optimizer="muon", lr=LR, adam_lr=ADAM_LR)
+    model, averaged = copy.deepcopy(start).train().requires_grad_(True), copy.deepcopy(start).eval()
+    optimizer, scaler = training.build_optimizer(model, config), torch.amp.GradScaler("cpu", enabled=False)
+
+    def loss_of(model, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        read = corrupt(model, x, y) if corrupt else x
+        bits = mixture.bits_per_dim(-mixture.log_prob(model(read, y), x), x.shape[-1])
+        return bits, bits
+
+    for n in range(steps):
+        places, mirrored = torch.randint(len(data), (BATCH,)), torch.rand(BATCH, 1, 1, 1) < 0.5
+        x = to_float(data.images[places])
+        rate = 0.5 * (1 + math.cos(math.pi * n / steps)) * min(1.0, (n + 1) / WARMUP)
+        for group in optimizer.param_groups:
+            group["lr"] = LR * group.get("relative_lr", 1.0) * rate
+        x = torch.where(mirrored, x.flip(3), x)
+        training.train_step(model, x, data.labels[places], optimizer, scaler, torch.bfloat16, 1.0, loss_of)
+        training.update_average(averaged, model, 0.99, n)
+    return averaged
+
+
+def table(results: dict) -> str:
+    first = next(iter(results.values()))
+    lines = [
+        f"| setting | {' | '.join(first['recognised'])} | Fréchet distance | to the nearest other |",
+        "|:--|" + "--:|" * (len(first["recognised"]) + 2),
+    ]
+    for name, row in results.items():
+        shares = " | ".join(f"{share:.0%}" for share in row["recognised"].values())
+        lines.append(f"| {name} | {shares} | {row['Fréchet distance']:.1f} | {row['to the nearest other']:.3f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.drawing", description=__doc__.splitlines()[0])
+    parser.add_argument("settings", nargs="*", help=f"of {'; '.join(SETTINGS)}; all where none is named")
+    parser.add_argument("--checkpoint", default="cpen455")
+    parser.add_argument("--per-class", type=int, default=128, help="pictures to draw")
+    parser.add_argument("--steps", type=int, default=1000, help="of the settings of training")
+    parser.add_argument("--epochs", type=int, default=20, help="of the CNN")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="what is found there is not made again")
+    args = parser.parse_args()
+    train, validation = (load_split("cpen455", split) for split in ("train", "validation"))
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(args.seed))  # as benchmarks.quality
+    held, rest = train.at(order[: len(order) // 10]), train.at(order[len(order) // 10 :])
+    cnn = train_cnn(*rest.tensors(), len(train.classes), args.epochs, torch.device("cpu"), args.seed)
+    reference = outputs(cnn, held.tensors()[0])[0]
+    results = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {}
+
+    def judged(images: Tensor, labels: Tensor) -> dict:
+        features, logits = outputs(cnn, images)
+        recall = score(logits.argmax(1), labels, len(train.classes)).recall
+        return {
+            "recognised": dict(zip(train.classes, recall, strict=True)),
+            "Fréchet distance": frechet_distances({"drawn": features}, reference)[0]["extrapolated"],
+            "to the nearest other": float(nearest_other(features).median()),
+            "pictures": len(images),
+        }
+
+    def keep(name: str, row: dict) -> None:
+        print(name, json.dumps(row, ensure_ascii=False), flush=True)
+        results[name] = row | {"checkpoint": args.checkpoint, "machine": machine(torch.device("cpu"))}
+        text = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
+        write_atomically(args.out, lambda path: path.write_text(text, encoding="utf-8"))
+
+    keep("validation pictures", judged(*validation.tensors()))
+    labels = torch.arange(len(train.classes)).repeat(args.per_class)
+    for name in args.settings or SETTINGS:
+        if name in results:
+            continue
+        setting, model = SETTINGS[name], load_model(args.checkpoint)
+        if setting.goes_on:
+            model = gone_on(model, setting.corrupt, train, args.steps, args.seed)
+        elif (setting.component, setting.spread) != (1.0, 1.0):
+            model = with_temperatures(model, setting.component, setting.spread)
+        generator = torch.Generator().manual_seed(args.seed)
+        parts = labels.split(DRAWN_AT_ONCE)
+        images = [generate(model, part, generator=generator, guidance=setting.guidance) for part in parts]
+        row = judged(torch.cat(images), labels)
+        if setting.goes_on:
+            row["bits per dimension"] = training.validate(model, validation, torch.bfloat16)[0]
+        keep(name, row)
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
