@@ -22,15 +22,17 @@ from kit.platforms import machine
 from utils import mixture, training
 from utils.checkpoints import load_model, write_atomically
 from utils.classify import score
-from utils.data import ImageDataset, load_split, to_float
+from utils.data import load_split
 from utils.model import ConditionalPixelCNN
 from utils.sampling import generate
 
+from .cascade import FINE_BATCH, FINE_RATES, CoarseToFine, loss_given_coarse
 from .cnn import outputs, train_cnn
+from .going_on import Loss, generative, gone_on
 from .measures import frechet_distances, nearest_other
 
 RESULTS = Path(__file__).with_name("drawing.json")
-LR, ADAM_LR, BATCH, WARMUP = 5e-3, 1e-3, 8, 50
+COARSE_STEPS = 4000
 DRAWN_AT_ONCE = 64
 
 
@@ -68,15 +70,24 @@ def own_pixels(share: float) -> Corrupt:
     return corrupt
 
 
+def reading(corrupt: Corrupt) -> Loss:
+    """The network reads corrupted pictures, and is asked for the true ones."""
+
+    def loss(model: ConditionalPixelCNN, x: Tensor, y: Tensor, which) -> tuple[Tensor, Tensor]:
+        bits = mixture.bits_per_dim(-mixture.log_prob(model(corrupt(model, x, y), y), x), x.shape[-1])
+        return bits, bits
+
+    return loss
+
+
 @dataclass(frozen=True)
 class Setting:
-    """How pictures are drawn, by which network: the checkpoint's, or one that has gone on from it."""
+    """How pictures are drawn, by which network: the checkpoint's, or one that has gone on from it with a loss."""
 
     component: float = 1.0
     spread: float = 1.0
     guidance: float = 0.0
-    corrupt: Corrupt | None = None
-    goes_on: bool = False
+    loss: Loss | None = None
 
 
 SETTINGS = {
@@ -89,37 +100,12 @@ SETTINGS = {
     "guidance 2": Setting(guidance=2.0),
     "guidance 3": Setting(guidance=3.0),
     "guidance 5": Setting(guidance=5.0),
-    "more of the same": Setting(goes_on=True),
-    "noise of 2 levels": Setting(goes_on=True, corrupt=noisy(2)),
-    "noise of 8 levels": Setting(goes_on=True, corrupt=noisy(8)),
-    "own pixels in a quarter of the rows": Setting(goes_on=True, corrupt=own_pixels(0.25)),
+    "more of the same": Setting(loss=generative),
+    "noise of 2 levels": Setting(loss=reading(noisy(2))),
+    "noise of 8 levels": Setting(loss=reading(noisy(8))),
+    "own pixels in a quarter of the rows": Setting(loss=reading(own_pixels(0.25))),
+    "coarse to fine": Setting(loss=loss_given_coarse),
 }
-
-
-def gone_on(
-    start: ConditionalPixelCNN, corrupt: Corrupt | None, data: ImageDataset, steps: int, seed: int
-) -> ConditionalPixelCNN:
-    """Reads corrupted pictures, and is asked for the true ones."""
-    torch.manual_seed(seed)
-    config = training.TrainConfig(optimizer="muon", lr=LR, adam_lr=ADAM_LR)
-    model, averaged = copy.deepcopy(start).train().requires_grad_(True), copy.deepcopy(start).eval()
-    optimizer, scaler = training.build_optimizer(model, config), torch.amp.GradScaler("cpu", enabled=False)
-
-    def loss_of(model, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        read = corrupt(model, x, y) if corrupt else x
-        bits = mixture.bits_per_dim(-mixture.log_prob(model(read, y), x), x.shape[-1])
-        return bits, bits
-
-    for n in range(steps):
-        places, mirrored = torch.randint(len(data), (BATCH,)), torch.rand(BATCH, 1, 1, 1) < 0.5
-        x = to_float(data.images[places])
-        rate = 0.5 * (1 + math.cos(math.pi * n / steps)) * min(1.0, (n + 1) / WARMUP)
-        for group in optimizer.param_groups:
-            group["lr"] = LR * group.get("relative_lr", 1.0) * rate
-        x = torch.where(mirrored, x.flip(3), x)
-        training.train_step(model, x, data.labels[places], optimizer, scaler, torch.bfloat16, 1.0, loss_of)
-        training.update_average(averaged, model, 0.99, n)
-    return averaged
 
 
 def table(results: dict) -> str:
@@ -173,16 +159,19 @@ def main() -> None:
         if name in results:
             continue
         setting, model = SETTINGS[name], load_model(args.checkpoint)
-        if setting.goes_on:
-            model = gone_on(model, setting.corrupt, train, args.steps, args.seed)
-        elif (setting.component, setting.spread) != (1.0, 1.0):
-            model = with_temperatures(model, setting.component, setting.spread)
         generator = torch.Generator().manual_seed(args.seed)
-        parts = labels.split(DRAWN_AT_ONCE)
-        images = [generate(model, part, generator=generator, guidance=setting.guidance) for part in parts]
-        row = judged(torch.cat(images), labels)
-        if setting.goes_on:
-            row["bits per dimension"] = training.validate(model, validation, torch.bfloat16)[0]
+        parts, found = labels.split(DRAWN_AT_ONCE), {}
+        if setting.loss is loss_given_coarse:
+            both = CoarseToFine(model, train, args.steps, COARSE_STEPS, args.seed)
+            found = {"bits per dimension": both.bits_per_dim(validation)}
+            images = [both.generate(part, generator) for part in parts]
+        else:
+            if setting.loss:
+                model = gone_on(model, train, FINE_BATCH, FINE_RATES, args.steps, args.seed, setting.loss)
+                found = {"bits per dimension": training.validate(model, validation, torch.bfloat16)[0]}
+            model = with_temperatures(model, setting.component, setting.spread)
+            images = [generate(model, part, generator=generator, guidance=setting.guidance) for part in parts]
+        row = judged(torch.cat(images), labels) | found
         keep(name, row)
     print(table(results))
 

@@ -6,7 +6,6 @@ Every way goes on from the same network, which was trained for the bits alone, a
 
 import argparse
 import copy
-import functools
 import json
 import math
 import statistics
@@ -22,23 +21,19 @@ from kit.platforms import machine
 from utils import mixture, training
 from utils.checkpoints import load_model, save_model, write_atomically
 from utils.classify import class_log_likelihoods
-from utils.data import ImageDataset, load_split, to_float
+from utils.data import ImageDataset, load_split
 from utils.model import ConditionalPixelCNN
 from utils.training import SOFTNESS
 
+from .going_on import GoingOn, Loss, generative, gone_on
 from .recipes import RECIPES, judged, relative_cost, trained
 
 RESULTS = Path(__file__).with_name("labels.json")
-LR, ADAM_LR, BATCH, EMA_DECAY, WARMUP = 2e-3, 5e-4, 8, 0.99, 20
+RATES, BATCH = dict(lr=2e-3, adam_lr=5e-4), 8
 # (N, 2, C): log p(x | y) of the training pictures, as they are and mirrored, under the network that all go on from
 Reference = Tensor
-Loss = Callable[
-    ..., tuple[Tensor, Tensor]
-]  # of (model, x, y, reference, weight): what is minimised, bits per dimension
-
-
-def generative(model, x: Tensor, y: Tensor, reference: Tensor, weight: float) -> tuple[Tensor, Tensor]:
-    return training.generative_loss(model, x, y)
+# of (model, x, y, reference (B, C), weight): what is minimised and the bits per dimension, (B,) each
+LabelLoss = Callable[..., tuple[Tensor, Tensor]]
 
 
 def hybrid(model, x: Tensor, y: Tensor, reference: Tensor, weight: float) -> tuple[Tensor, Tensor]:
@@ -71,11 +66,18 @@ def contrastive(model, x: Tensor, y: Tensor, reference: Tensor, weight: float) -
 
 @dataclass(frozen=True)
 class Way:
-    loss: Loss
+    loss: LabelLoss | None = None
     weight: float = 0.0
 
+    def told(self, reference: Reference) -> Loss:
+        """The loss with what the reference says of each picture."""
+        if self.loss is None:
+            return generative
+        loss = self.loss
+        return lambda model, x, y, which: loss(model, x, y, reference[which], self.weight)
 
-WAYS = {"generative": Way(generative)} | {
+
+WAYS = {"generative": Way()} | {
     f"{loss.__name__}, {weight:g}": Way(loss, weight)
     for loss in (hybrid, two_labels, contrastive)
     for weight in (0.05, 0.2, 1.0, 4.0)
@@ -85,38 +87,6 @@ WAYS = {"generative": Way(generative)} | {
 def reference_of(model: ConditionalPixelCNN, data: ImageDataset) -> Reference:
     x, _ = data.tensors()
     return torch.stack([class_log_likelihoods(model, view, precision=torch.bfloat16) for view in (x, x.flip(3))], dim=1)
-
-
-def gone_on(
-    start: ConditionalPixelCNN, reference: Reference, way: Way, data: ImageDataset, seed: int, steps: int
-) -> tuple[ConditionalPixelCNN, dict]:
-    """-> the averaged network after the time of so many generative steps, and what it did in that time."""
-    torch.manual_seed(seed)
-    averaged = copy.deepcopy(start).eval()
-
-    def stepper(way: Way) -> tuple[ConditionalPixelCNN, Callable[[float], object]]:
-        """A network that goes on, and its step at a share of the learning rate."""
-        model = copy.deepcopy(start).train().requires_grad_(True)
-        config = training.TrainConfig(optimizer="muon", lr=LR, adam_lr=ADAM_LR)
-        optimizer, scaler = training.build_optimizer(model, config), torch.amp.GradScaler("cpu", enabled=False)
-
-        def step(rate: float = 1.0) -> None:
-            places, mirrored = torch.randint(len(data), (BATCH,)), torch.rand(BATCH) < 0.5
-            x = to_float(data.images[places])
-            x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
-            for group in optimizer.param_groups:
-                group["lr"] = LR * group.get("relative_lr", 1.0) * rate
-            loss_of = functools.partial(way.loss, reference=reference[places, mirrored.long()], weight=way.weight)
-            training.train_step(model, x, data.labels[places], optimizer, scaler, torch.bfloat16, 1.0, loss_of)
-
-        return model, step
-
-    cost = 1.0 if way.loss is generative else relative_cost(stepper(way)[1], stepper(WAYS["generative"])[1])
-    own, (model, step) = round(steps / cost), stepper(way)
-    for n in range(own):
-        step(0.5 * (1 + math.cos(math.pi * n / own)) * min(1.0, (n + 1) / WARMUP))
-        training.update_average(averaged, model, EMA_DECAY, n)
-    return averaged, {"pictures seen": own * BATCH, "cost of a step": round(cost, 3)}
 
 
 def table(results: dict) -> str:
@@ -161,7 +131,12 @@ def main() -> None:
     for seed in range(args.seeds):
         for name in args.ways or WAYS:
             if (key := f"{name}, seed {seed}") not in results:
-                model, run = gone_on(start, reference, WAYS[name], train, seed, args.steps)
+                loss = WAYS[name].told(reference)
+                ways = [GoingOn(copy.deepcopy(start), train, BATCH, RATES, each) for each in (loss, generative)]
+                cost = 1.0 if loss is generative else relative_cost(*(way.step for way in ways))
+                steps = round(args.steps / cost)
+                model = gone_on(start, train, BATCH, RATES, steps, seed, loss)
+                run = {"pictures seen": steps * BATCH, "cost of a step": round(cost, 3)}
                 keep(key, run | judged(model, validation, False))
     print(table(results))
 

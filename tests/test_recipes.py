@@ -14,9 +14,9 @@ from utils.classify import class_log_likelihoods
 from utils.data import ImageDataset, to_bytes
 
 
-def bright_and_dark() -> ImageDataset:
-    """24 pictures of 8x8 in two classes."""
-    x = random_pictures(24, 8, torch.float32) * 0.3 + torch.tensor([-0.5, 0.5]).repeat(12)[:, None, None, None]
+def bright_and_dark(size: int = 8) -> ImageDataset:
+    """24 pictures in two classes."""
+    x = random_pictures(24, size, torch.float32) * 0.3 + torch.tensor([-0.5, 0.5]).repeat(12)[:, None, None, None]
     return ImageDataset(to_bytes(x), torch.arange(24) % 2, ("dark", "bright"), [str(n) for n in range(24)])
 
 
