@@ -38,10 +38,11 @@ def export(
     checkpoint: str,
     per_class: int = PER_CLASS,
     seed: int = 0,
+    guidance: float = 0.0,
     on_row: Callable[[int, torch.Tensor], object] | None = None,
 ) -> None:
     """Lays the folder, new or empty, down, whole or not at all: the model, which came from `checkpoint`, and samples,
-    `per_class` of each class. `on_row` is called as `sampling.generate` does.
+    `per_class` of each class, drawn as by `sampling.generate`, which calls `on_row`.
 
     Raises UsageError: the folder is in use, or the model is not one of 32x32 pictures of the course's classes.
     """
@@ -55,12 +56,14 @@ def export(
     folder = Path(os.path.abspath(new_folder(folder)))
 
     labels = torch.arange(len(CPEN455_CLASSES)).repeat_interleave(per_class)
-    images = generate(model, labels, generator=torch.Generator().manual_seed(seed), on_row=on_row)
-    values = {"checkpoint": checkpoint, "per_class": per_class, "seed": seed, "size": IMAGE_SIZE}
+    generator = torch.Generator().manual_seed(seed)
+    images = generate(model, labels, generator=generator, on_row=on_row, guidance=guidance)
+    values = {"checkpoint": checkpoint, "size": IMAGE_SIZE}
+    values |= {"per_class": per_class, "seed": seed, "guidance": guidance}
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         save_state({k: t.cpu() for k, t in model.state_dict().items()}, temporary / "models/conditional_pixelcnn.pth")
-        (temporary / "model.py").write_text(single_file(model, per_class, seed), encoding="utf-8")
+        (temporary / "model.py").write_text(single_file(model, per_class, seed, guidance), encoding="utf-8")
         (temporary / "README.txt").write_text(template("course_readme.txt").format(**values), encoding="utf-8")
         save_samples(images, labels, temporary / "samples")
         if folder != Path.cwd():
@@ -77,14 +80,14 @@ def export(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def single_file(model: ConditionalPixelCNN, per_class: int = PER_CLASS, seed: int = 0) -> str:
+def single_file(model: ConditionalPixelCNN, per_class: int = PER_CLASS, seed: int = 0, guidance: float = 0.0) -> str:
     """`model.py`: the sources of `utils` without their imports of each other, and what the scripts call."""
     parts = [template("course_head.txt"), "\n\n", inspect.getsource(UsageError)]
     for name in SOURCES:
         source = (Path(utils.__file__).parent / f"{name}.py").read_text(encoding="utf-8")
         parts.append(f"\n# ---- {name}\n\n{without_relative_imports(source)}")
     config = pprint.pformat(model.config.to_dict(), sort_dicts=False)
-    parts.append(template("course_tail.txt").format(config=config, per_class=per_class, seed=seed))
+    parts.append(template("course_tail.txt").format(config=config, per_class=per_class, seed=seed, guidance=guidance))
     return "".join(parts)
 
 

@@ -98,7 +98,12 @@ def weights(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def exported(weights, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("exports") / "course"
-    assert main(["course-export", str(folder), "--checkpoint", str(weights), "--samples=2", "--device=cpu"]) == 0
+    assert (
+        main(
+            ["course-export", str(folder), "--checkpoint", str(weights), "--samples=2", "--guidance=2", "--device=cpu"]
+        )
+        == 0
+    )
     return folder
 
 
