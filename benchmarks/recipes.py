@@ -161,7 +161,7 @@ RECIPES = {
 Step = Callable[[], object]
 
 
-def relative_cost(step: Step, reference: Step, pairs: int = 12) -> float:
+def relative_cost(step: Step, reference: Step, pairs: int = 30) -> float:
     """How many times as long as `reference` a step takes: the median of pairs, one right after the other."""
     step(), reference()
     found = []

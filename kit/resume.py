@@ -18,13 +18,16 @@ def begin(
 ) -> None:
     """Weights to begin with: those given, else data-dependent ones."""
     if given:
-        fitting = replace(model.config, dropout=given.config.dropout)
+        fitting = replace(model.config, dropout=given.config.dropout, num_classes=given.config.num_classes)
         if "early" not in fitting.fusion:  # all else is convolutions and channels
             fitting = replace(fitting, image_size=given.config.image_size)
         theirs, ours = given.config.to_dict(), fitting.to_dict()
         if differ := [f"{name} {theirs[name]!r}, not {ours[name]!r}" for name in ours if theirs[name] != ours[name]]:
             raise UsageError(f"--init {config.init} does not fit the run: it has {'; '.join(differ)}")
-        model.load_state_dict(given.state_dict())
+        state = given.state_dict()
+        for name in [name for name in state if name.startswith("fusion.")]:  # every turn begins as upright
+            state[name] = state[name].repeat(model.config.num_classes // given.config.num_classes, 1)
+        model.load_state_dict(state)
     else:
         training.initialise(model, images, labels, config.seed)
 

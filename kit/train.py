@@ -10,12 +10,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from utils import UsageError, checkpoints, listing, training
 from utils.classify import Scores
-from utils.data import UNKNOWN, ImageDataset, shifted, to_float
+from utils.data import UNKNOWN, ImageDataset, shifted, to_float, turned
 from utils.device import check_compile, memory_format, pick_device, pick_precision
 from utils.figures import gallery, save_png
 from utils.model import ConditionalPixelCNN, ModelConfig
@@ -84,7 +83,8 @@ def train(
     mode = wandb_log.resolve_mode(config.wandb) if first else "off"
 
     torch.manual_seed(config.seed)
-    model = ConditionalPixelCNN(model_config).to(device).to(memory_format=memory_format(device))
+    model = ConditionalPixelCNN(training.told_of_turns(model_config, config))
+    model = model.to(device).to(memory_format=memory_format(device))  # type: ignore[call-overload]
     model.class_names = train_set.classes
     averaged = copy.deepcopy(model).eval().requires_grad_(False)
     optimizer = training.build_optimizer(model, config)
@@ -99,15 +99,14 @@ def train(
     else:  # a new run, or one that was killed before it first saved
         begin(model, begin_with, images, labels, config)
         averaged.load_state_dict(model.state_dict())
-    forward: Callable[[Tensor, Tensor], Tensor] = model
-    if distributed.size() > 1:
-        forward = torch.nn.parallel.DistributedDataParallel(model)
+    judged = training.upright(averaged, model_config.num_classes) if config.turn else averaged
+    forward: Callable = torch.nn.parallel.DistributedDataParallel(model) if distributed.size() > 1 else model
     if config.compile:
         forward = torch.compile(forward, dynamic=False)
 
     rest_of_epoch = functools.partial(_train_epoch, run_state, forward, images, labels, precision)
     log_likelihoods = distributed.class_log_likelihoods
-    validate = functools.partial(training.validate, averaged, precision=precision, log_likelihoods=log_likelihoods)
+    validate = functools.partial(training.validate, judged, precision=precision, log_likelihoods=log_likelihoods)
     distributed.wait()  # all have read before one writes
     with contextlib.ExitStack() as at_the_end:
         if first:
@@ -117,12 +116,12 @@ def train(
             metrics.keep_metrics(folder, run_state.epoch)
         stop = at_the_end.enter_context(StopRequest(runs.seconds_of(config.time_limit)))
         if minutes and not resume:
-            draw = functools.partial(draw_gallery, averaged, seed=config.seed)
+            draw = functools.partial(draw_gallery, judged, seed=config.seed)
             parts = (rest_of_epoch, steps_per_epoch, validate, validated, draw, run_state, config, folder)
             config = replace(config, epochs=epochs_before(begun + 60 * minutes, *parts))
         values = {"model": model_config.to_dict(), "train": asdict(config)}
         if run_state.epoch == config.epochs:
-            _complete(run_state, folder, functools.partial(validate, validated))
+            _complete(run_state, judged, folder, functools.partial(validate, validated))
         if first:
             runs.write_config(folder, values | {"classes": train_set.classes} | counts)
             # from here on a run without it has lost it; a damaged one is not to become previous.pt
@@ -156,17 +155,17 @@ def train(
                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             }
             if config.fid_every and run_state.epoch % config.fid_every == 0:
-                line |= fid.rough_fid(averaged, validation_set.images, config.seed)
+                line |= fid.rough_fid(judged, validation_set.images, config.seed)
             drawing = config.sample_every and run_state.epoch % config.sample_every == 0
             if drawing:  # before the line, so that who has read the last one need not wait for a gallery
-                draw_gallery(averaged, folder / "gallery.png", config.seed)
+                draw_gallery(judged, folder / "gallery.png", config.seed)
             stopping = distributed.anywhere(bool(stop.reason())) and not last
             if first:
                 metrics.add_metrics(folder, line)
                 if validation.get("best"):
-                    checkpoints.save_model(averaged, folder / "best.safetensors")
+                    checkpoints.save_model(judged, folder / "best.safetensors")
                 if run_state.epoch % config.checkpoint_every == 0 or last or stopping:
-                    checkpoints.save_model(averaged, folder / "last.safetensors")
+                    checkpoints.save_model(judged, folder / "last.safetensors")
                     run_state.save(folder)
                 tracker.log(line, scores)
                 if drawing:
@@ -187,7 +186,7 @@ def _validation(run_state: RunState, bpd: float, scores: Scores) -> tuple[dict, 
     return said, scores
 
 
-def _complete(run_state: RunState, folder: Path, validate: Callable) -> None:
+def _complete(run_state: RunState, judged: ConditionalPixelCNN, folder: Path, validate: Callable) -> None:
     """Gives a run that has no more to learn what it lacks: weights that were lost, its last epoch's validation."""
     lines = metrics.read_metrics(folder / "metrics.jsonl")
     line = next((line for line in lines if line["epoch"] == run_state.epoch), {"epoch": run_state.epoch})
@@ -200,24 +199,25 @@ def _complete(run_state: RunState, folder: Path, validate: Callable) -> None:
         metrics.add_metrics(folder, line | validation)
     for name, missing in ("best", validation.get("best")), ("last", not (folder / "last.safetensors").exists()):
         if missing:
-            checkpoints.save_model(run_state.averaged, folder / f"{name}.safetensors")
+            checkpoints.save_model(judged, folder / f"{name}.safetensors")
 
 
 def _train_epoch(run_state, forward, images, labels, precision, config, stop, folder) -> float:
-    """The rest of an epoch; -> mean bits per dimension over all of it. Order, flips and shifts follow from
-    (seed, epoch)."""
+    """The rest of an epoch; -> mean bits per dimension over all of it. Flips, shifts, ... follow from (seed, epoch)."""
     device, epoch = images.device, run_state.epoch
     generator = torch.Generator().manual_seed((config.seed * 1_000_003 + epoch) % 2**64)
     order = torch.randperm(len(labels), generator=generator)
     flips = torch.rand(len(labels), generator=generator) < 0.5
     shifts = torch.randint(-config.shift, config.shift + 1, (2, len(labels)), generator=generator)
+    ways = torch.tensor([1 - config.turn, *[config.turn / 3] * 3])  # upright, and three turns
+    quarters = ways.multinomial(len(labels), replacement=True, generator=generator).to(device)
     batches = order.split(config.batch_size)
     rank, nr_processes = distributed.rank(), distributed.size()
     sums = torch.float32 if device.type == "mps" else torch.float64
     total = torch.tensor(0.0 if rank else run_state.total, dtype=sums, device=device)  # of this process's pictures
     loss_of = training.generative_loss
+    num_classes = run_state.model.config.num_classes // (training.QUARTERS if config.turn else 1)
     if config.hybrid:
-        num_classes = run_state.model.config.num_classes
         loss_of = functools.partial(training.hybrid_loss, num_classes=num_classes, weight=config.hybrid)
     run_state.model.train()
     scaler, scale = run_state.scaler, run_state.scaler.get_scale()
@@ -232,6 +232,8 @@ def _train_epoch(run_state, forward, images, labels, precision, config, stop, fo
             x = torch.where(flips[own].to(device)[:, None, None, None], x.flip(3), x)
         if config.shift:
             x = shifted(x, *shifts[:, own].to(device))
+        if config.turn:
+            x, y = turned(x, quarters[index]), y + num_classes * quarters[index]
         lr = training.learning_rate(config, step, len(batches))
         for group in run_state.optimizer.param_groups:
             group["lr"] = lr * group.get("relative_lr", 1.0)

@@ -20,7 +20,8 @@ from utils.model import ConditionalPixelCNN, ModelConfig
 
 TINY = {"nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 1, "image_size": 8, "device": "cpu"}
 # what a resumed run must get right; the last batch of 12 pictures is short
-ALL_AT_ONCE = {"batch_size": 5, "dropout": 0.3, "flip": True, "shift": 1, "ema_decay": 0.9, "warmup": 4, "lr": 1e-2}
+ALL_AT_ONCE = {"batch_size": 5, "dropout": 0.3, "flip": True, "shift": 1, "turn": 0.5, "ema_decay": 0.9, "warmup": 4}
+ALL_AT_ONCE |= {"lr": 1e-2}
 TIMING = ("images_per_second", "seconds", "seconds_saving", "time")  # the numbers of a run that may differ
 
 

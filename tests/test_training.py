@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from kit import fid, wandb_log
 from kit.commands.demo import print_epoch
 from kit.platforms import KIT
+from kit.resume import begin
 from kit.runs import RunConfig, Stopped, read_config, run_configs
 from kit.train import Diverged, train
 from utils import UsageError, checkpoints, mixture, training
@@ -94,6 +95,45 @@ def test_pictures_are_mirrored_and_shifted(picture_folder, tmp_path, monkeypatch
                     if (originals[source] == x[:, 1:7, 1:7]).all(dim=(1, 2, 3)).any():
                         found.add((down, right, mirrored))
     assert len(found) == 18  # all there are
+
+
+def test_pictures_are_turned_and_the_network_is_told(picture_folder, tmp_path, monkeypatch):
+    seen = []
+    step = training.train_step
+
+    def look(model, x, y, *rest):
+        seen.extend(zip(x, y.tolist(), strict=True))
+        return step(model, x, y, *rest)
+
+    monkeypatch.setattr(training, "train_step", look)
+    train(*tiny(picture_folder, epochs=20, turn=0.5), tmp_path / "run")
+    pictures, labels = load_split("folder", "train", picture_folder, image_size=8).tensors()
+    counts = dict.fromkeys(range(4), 0)
+    for x, told in seen:
+        quarters, label = divmod(told, 2)
+        counts[quarters] += 1
+        originals = pictures[labels == label]
+        assert (torch.stack([p.rot90(quarters, (1, 2)) for p in originals]) == x).all(dim=(1, 2, 3)).any()
+    assert sum(counts.values()) == 20 * 12 and abs(counts[0] - 120) < 40 and min(counts.values()) > 15
+
+
+def test_what_was_told_of_turns_is_judged_and_saved_upright(picture_folder, tmp_path):
+    model_config, config = tiny(picture_folder, turn=0.7, hybrid=0.1, fusion="all")
+    folder = train(model_config, config, tmp_path / "run")
+    model, state = checkpoints.load_model(folder), torch.load(folder / "last.pt", weights_only=True)
+    assert model.config == model_config and model.config.num_classes == 2
+    whole = state["averaged"]["fusion.maps.params.weight"]
+    assert whole.shape[0] == 8 and torch.equal(model.fusion.maps["params"].weight, whole[:2])
+    assert not torch.equal(whole[:2], whole[2:4])
+
+    turned = training.ConditionalPixelCNN(replace(model_config, num_classes=8))
+    begin(turned, model, None, None, replace(config, init="run"))
+    assert torch.equal(turned.fusion.maps["params"].weight, whole[:2].repeat(4, 1))
+    view, x, y = training.upright(turned.eval(), 2), random_pictures(3, dtype=torch.float32), torch.tensor([1, 0, 1])
+    for weight in turned.parameters():
+        weight.data += 0.01  # in place, as an average moves
+    with torch.no_grad():
+        assert torch.equal(view(x, y), turned(x, y))
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])

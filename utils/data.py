@@ -108,6 +108,13 @@ def shifted(x: Tensor, down: Tensor, right: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
+def turned(x: Tensor, quarters: Tensor) -> Tensor:
+    """Each picture of x (B, 3, S, S) turned to the left by its own number of quarters, int64 (B,), 0 to 3."""
+    for n in (1, 2, 3):
+        x = torch.where((quarters == n)[:, None, None, None], torch.rot90(x, n, (2, 3)), x)
+    return x
+
+
 def load_split(dataset: str, split: str, root: str | Path | None = None, image_size: int = 32) -> ImageDataset:
     """Reads a split of a data set.
 

@@ -1,8 +1,9 @@
 """How a network is trained: the settings and their presets, the losses, a step, the average, validation."""
 
+import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +40,9 @@ class TrainConfig:
         ema_decay: of the averaged weights, per step; 0 keeps the average equal to the weights.
         flip: mirror each training picture with probability 1/2.
         shift: shift it by up to this many pixels in each direction, repeating its edge.
+        turn: with this probability turn it by one to three quarters, and tell the network by how many: each turn has
+            rows of its own in the class's tables. It learns from more pictures, and is judged upright (Jun et al. 2020,
+            "Distribution Augmentation").
         grad_clip: largest norm of the gradient of the loss in bits per dimension; 0 does not clip.
         init: weights to begin with, by name or path, of the same architecture (but for dropout and, without the
             `early` site, image_size).
@@ -64,6 +68,7 @@ class TrainConfig:
     ema_decay: float = 0.0
     flip: bool = False
     shift: int = 0
+    turn: float = 0.0
     grad_clip: float = 0.0
     init: str = ""
     hybrid: float = 0.0
@@ -74,6 +79,8 @@ class TrainConfig:
         check_at_least(self, 1, "epochs", "batch_size")
         check_at_least(self, 0, "train_limit", "warmup", "shift", "grad_clip", "hybrid")
         check_seed(self.seed)
+        if not 0 <= self.turn <= 1:
+            raise UsageError(f"turn must be a probability, 0 to 1, not {self.turn}")
         if not 0 < self.lr < math.inf or not 0 < self.lr_decay <= 1:
             raise UsageError(f"lr must be above 0, lr_decay above 0 and at most 1, not {self.lr}, {self.lr_decay}")
         for name, choices in CHOICES.items():
@@ -183,6 +190,26 @@ def initialise(model: ConditionalPixelCNN, images: Tensor, labels: Tensor, seed:
     model.head.conv.bias.copy_(mixture.initial_bias(x, model.config.nr_logistic_mix))
 
 
+QUARTERS = 4
+
+
+def told_of_turns(model_config: ModelConfig, config: TrainConfig) -> ModelConfig:
+    """That of the network in training. With `turn` label y + C q is class y, turned by q quarters."""
+    return replace(model_config, num_classes=model_config.num_classes * (QUARTERS if config.turn else 1))
+
+
+def upright(model: ConditionalPixelCNN, num_classes: int) -> ConditionalPixelCNN:
+    """What a network that is told of turns is for upright pictures: the same weights, in the same memory, and the first
+    rows of the class's tables."""
+    same = copy.deepcopy(model)
+    same.config = replace(model.config, num_classes=num_classes)
+    for ours, theirs in zip(same.parameters(), model.parameters(), strict=True):
+        ours.data = theirs.data
+    for rows in same.fusion.parameters():
+        rows.data = rows.data[:num_classes]  # (C, size)
+    return same
+
+
 def generative_loss(model: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """-> what is minimised and the bits per dimension, which are the same here: (B,) each."""
     bits = mixture.bits_per_dim(-mixture.log_prob(model(x, y), x), x.shape[-1])  # float32 whatever the precision
@@ -196,9 +223,10 @@ def hybrid_loss(
     softmax over the labels of log p(x | label) / `SOFTNESS` (Lasserre, Bishop, Minka 2006). It costs a forward pass
     for each label. -> what is minimised and the bits per dimension: (B,) each
     """
-    labels = torch.arange(num_classes, device=x.device).repeat(len(x))
+    turn, y = y - y % num_classes, y % num_classes  # see `told_of_turns`
+    labels = turn[:, None] + torch.arange(num_classes, device=x.device)  # (B, C)
     pictures = x.repeat_interleave(num_classes, dim=0)  # (B C, 3, H, W)
-    nats = mixture.log_prob(model(pictures, labels), pictures).view(len(x), num_classes)
+    nats = mixture.log_prob(model(pictures, labels.flatten()), pictures).view(len(x), num_classes)
     bits = mixture.bits_per_dim(-nats.gather(1, y[:, None])[:, 0], x.shape[-1])
     return bits + weight * F.cross_entropy(nats / SOFTNESS, y, reduction="none"), bits
 
