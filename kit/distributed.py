@@ -112,12 +112,17 @@ def generate(
     own = share(torch.arange(len(labels)))
     images, _ = sampling.blank_pictures(model, labels[own], temperature, None, guidance)
     labels = labels.to(images.device)
-    nr_told = len(sampling.labels_told(model, labels, guidance)) // len(labels)
-    params_of_all = images.new_zeros(nr_told, len(labels), 10 * model.config.nr_logistic_mix)
-    for i, j, params in sampling.walk(model, images, labels[own], guidance):
-        params_of_all[:, own] = params.view(nr_told, len(own), -1)
+    told = sampling.labels_told(model, labels[own], guidance)
+    each = len(told) // len(own)  # how often the network sees a picture: once, or under each label
+    seen, params_of_all = (
+        images.repeat(each, 1, 1, 1),
+        images.new_zeros(each, len(labels), model.head.conv.out_channels),
+    )
+    for i, j, params in sampling.walk(model, seen, told):
+        params_of_all[:, own] = params.view(each, len(own), -1)
         everybodys = params_of_all.flatten(0, 1)  # drawn with everybody's random numbers
         images[:, :, i, j] = sampling.draw_pixels(everybodys, labels, generator, temperature, guidance)[own]
+        seen[:, :, i, j] = images[:, :, i, j].repeat(each, 1)
         if on_row and j == images.shape[3] - 1:
             on_row(i, images)
     return gather(images, len(labels))

@@ -51,9 +51,12 @@ def generate(
     """
     images, nr_known = blank_pictures(model, labels, temperature, prefix, guidance)
     labels = labels.to(images.device)
-    for i, j, params in walk(model, images, labels, guidance):
+    told = labels_told(model, labels, guidance)
+    seen = images.repeat(len(told) // len(labels), 1, 1, 1)  # by the network, under each label
+    for i, j, params in walk(model, seen, told):
         if i >= nr_known:
             images[:, :, i, j] = draw_pixels(params, labels, generator, temperature, guidance)
+            seen[:, :, i, j] = images[:, :, i, j].repeat(len(told) // len(labels), 1)
         if on_row and j == images.shape[3] - 1:
             on_row(i, images)
     return images
@@ -138,18 +141,14 @@ def blank_pictures(
     return images, nr_known
 
 
-def walk(
-    model: ConditionalPixelCNN, images: Tensor, labels: Tensor, guidance: float = 0.0
-) -> Iterator[tuple[int, int, Tensor]]:
-    """In raster order (i, j, params (B, 10K), of every label (C B, 10K) for guidance); pixel (i, j) of `images` is read
-    after the caller has had its turn."""
-    told = labels_told(model, labels, guidance)
-    network = CachedNetwork(model.eval(), told)
+def walk(model: ConditionalPixelCNN, images: Tensor, labels: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+    """In raster order (i, j, params (B, 10K)); pixel (i, j) of `images` is read after the caller has had its turn."""
+    network = CachedNetwork(model.eval(), labels)
     for i in range(images.shape[2]):
         network.start_row(i)
         for j in range(images.shape[3]):
             yield i, j, network.params(j)
-            network.put(j, images[:, :, i, j].repeat(len(told) // len(labels), 1))
+            network.put(j, images[:, :, i, j])
 
 
 def with_weights_of_now(layer: nn.Module) -> Callable[[Tensor], Tensor]:
