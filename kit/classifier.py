@@ -20,8 +20,8 @@ class Classifier:
     """Which weights, and how they are to classify.
 
     Args:
-        checkpoint: shipped weights (`cartoons`, `cartoons-hard`, `cpen455`, `cpen455-hybrid`, `cpen455-64x64`), a
-            run's name, or a .safetensors file.
+        checkpoint: shipped weights (`cartoons`, `cpen455`, ...: see checkpoints/README.md), a run's name, or a
+            .safetensors file.
         device: `auto`, `cpu`, `cuda` or `mps`.
         prior: a weight for each class, `koala=2,pizza=1` say, 1 for those not named, or `1,1,2,1` in the model's order;
             all the same if not given.
