@@ -41,7 +41,8 @@ class FusionOfCoarse(nn.Module):
         self.tell = nn.Conv2d(2 * nr_filters, 2 * nr_filters, 3, padding=1)
         nn.init.zeros_(self.tell.weight)
         nn.init.zeros_(self.tell.bias)
-        self.coarse, self.row = torch.zeros(1, 3, 1, 1), 0
+        self.told: dict[str, Tensor] = {}
+        self.row = 0
 
     @property
     def maps(self) -> nn.ModuleDict:
@@ -49,7 +50,9 @@ class FusionOfCoarse(nn.Module):
 
     def see(self, coarse: Tensor) -> None:
         """The coarse pictures (B, 3, H / 4, W / 4) of the next pass, or of the next drawing, which comes row by row."""
-        self.coarse, self.row = coarse, 0
+        seen = F.interpolate(coarse, scale_factor=FACTOR)
+        u0, ul0 = self.tell(concat_elu(self.read(seen))).chunk(2, dim=1)  # (B, F, H, W) each
+        self.told, self.row = {"u0": u0, "ul0": ul0}, 0
 
     def modulations(self, y: Tensor) -> list:
         return self.fusion.modulations(y)
@@ -58,8 +61,7 @@ class FusionOfCoarse(nn.Module):
         h = self.fusion.add(where, h, y)
         if where not in ("u0", "ul0"):
             return h
-        seen = F.interpolate(self.coarse, scale_factor=FACTOR)
-        told = dict(zip(("u0", "ul0"), self.tell(concat_elu(self.read(seen))).chunk(2, dim=1), strict=True))[where]
+        told = self.told[where]
         if h.shape[2] == told.shape[2]:
             return h + told
         told = told[:, :, self.row, None]

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from utils.data import shifted
+from utils.data import ImageDataset, shifted
 from utils.device import autocast, pick_precision
 
 WIDTHS = (32, 64, 128, 256)  # 1.17 million parameters
@@ -30,6 +30,12 @@ class SmallCNN(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         features = self.body(x)
         return features, self.head(features)
+
+
+def held_and_rest(train: ImageDataset, seed: int) -> tuple[ImageDataset, ImageDataset]:
+    """A random tenth of the training pictures, which the CNN does not see, and those that it learns from."""
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+    return train.at(order[: len(order) // 10]), train.at(order[len(order) // 10 :])
 
 
 def augment(x: Tensor) -> Tensor:

@@ -1,14 +1,17 @@
 """What the rows share: the two models, timing, the machine's arithmetic limits."""
 
+import json
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from kit.platforms import synchronise
+from kit.platforms import machine, synchronise
+from utils.checkpoints import write_atomically
 from utils.model import ConditionalPixelCNN, ModelConfig
 
 
@@ -63,3 +66,23 @@ def matmul_rate(precision: torch.dtype, device: torch.device, size: int = 2048) 
     """FLOP/s of a large square matrix product: what arithmetic costs at best here."""
     a, b = torch.randn(2, size, size, device=device).to(precision)
     return 2 * size**3 / seconds(lambda: a @ b, repeats=7, warmup=2)
+
+
+class Kept(dict):
+    """What a script of many runs has made so far, by name, read from its file; `keep` prints and adds one."""
+
+    def __init__(self, path: Path):
+        super().__init__(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {})
+        self.path = path
+
+    def keep(self, name: str, run: dict) -> None:
+        print(name, json.dumps(run, ensure_ascii=False), flush=True)
+        self[name] = run | {"machine": machine(torch.device("cpu"))}
+        text = json.dumps(self, indent=1, ensure_ascii=False) + "\n"
+        write_atomically(self.path, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def spread(values: list[float], digits: int) -> str:
+    """The mean, and where there are several the standard deviation."""
+    around = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{around}"

@@ -9,7 +9,6 @@ Settings of training go on from the checkpoint for so many steps; `more of the s
 
 import argparse
 import copy
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,16 +17,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kit.platforms import machine
 from utils import mixture, training
-from utils.checkpoints import load_model, write_atomically
+from utils.checkpoints import load_model
 from utils.classify import score
 from utils.data import load_split
 from utils.model import ConditionalPixelCNN
 from utils.sampling import generate
 
 from .cascade import FINE_BATCH, FINE_RATES, CoarseToFine, loss_given_coarse
-from .cnn import outputs, train_cnn
+from .cnn import held_and_rest, outputs, train_cnn
+from .common import Kept
 from .going_on import Loss, generative, gone_on
 from .measures import frechet_distances, nearest_other
 
@@ -49,9 +48,8 @@ def with_temperatures(model: ConditionalPixelCNN, component: float, spread: floa
     return changed
 
 
-Corrupt = Callable[
-    [ConditionalPixelCNN, Tensor, Tensor], Tensor
-]  # what the network reads in place of a batch's pictures
+# of (model, x, y): what the network reads in place of the pictures x
+Corrupt = Callable[[ConditionalPixelCNN, Tensor, Tensor], Tensor]
 
 
 def noisy(levels: float) -> Corrupt:
@@ -131,11 +129,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="what is found there is not made again")
     args = parser.parse_args()
     train, validation = (load_split("cpen455", split) for split in ("train", "validation"))
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(args.seed))  # as benchmarks.quality
-    held, rest = train.at(order[: len(order) // 10]), train.at(order[len(order) // 10 :])
+    held, rest = held_and_rest(train, args.seed)
     cnn = train_cnn(*rest.tensors(), len(train.classes), args.epochs, torch.device("cpu"), args.seed)
     reference = outputs(cnn, held.tensors()[0])[0]
-    results = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {}
+    results = Kept(args.out)
 
     def judged(images: Tensor, labels: Tensor) -> dict:
         features, logits = outputs(cnn, images)
@@ -145,15 +142,10 @@ def main() -> None:
             "Fréchet distance": frechet_distances({"drawn": features}, reference)[0]["extrapolated"],
             "to the nearest other": float(nearest_other(features).median()),
             "pictures": len(images),
+            "checkpoint": args.checkpoint,
         }
 
-    def keep(name: str, row: dict) -> None:
-        print(name, json.dumps(row, ensure_ascii=False), flush=True)
-        results[name] = row | {"checkpoint": args.checkpoint, "machine": machine(torch.device("cpu"))}
-        text = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
-        write_atomically(args.out, lambda path: path.write_text(text, encoding="utf-8"))
-
-    keep("validation pictures", judged(*validation.tensors()))
+    results.keep("validation pictures", judged(*validation.tensors()))
     labels = torch.arange(len(train.classes)).repeat(args.per_class)
     for name in args.settings or SETTINGS:
         if name in results:
@@ -172,7 +164,7 @@ def main() -> None:
             model = with_temperatures(model, setting.component, setting.spread)
             images = [generate(model, part, generator=generator, guidance=setting.guidance) for part in parts]
         row = judged(torch.cat(images), labels) | found
-        keep(name, row)
+        results.keep(name, row)
     print(table(results))
 
 

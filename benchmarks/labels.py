@@ -6,7 +6,6 @@ Every way goes on from the same network, which was trained for the bits alone, a
 
 import argparse
 import copy
-import json
 import math
 import statistics
 from collections.abc import Callable
@@ -17,14 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kit.platforms import machine
 from utils import mixture, training
-from utils.checkpoints import load_model, save_model, write_atomically
+from utils.checkpoints import load_model, save_model
 from utils.classify import class_log_likelihoods
 from utils.data import ImageDataset, load_split
 from utils.model import ConditionalPixelCNN
 from utils.training import SOFTNESS
 
+from .common import Kept, spread
 from .going_on import GoingOn, Loss, generative, gone_on
 from .recipes import RECIPES, judged, relative_cost, trained
 
@@ -93,11 +92,9 @@ def table(results: dict) -> str:
     lines = ["| way, weight | bits per dimension | accuracy, % | pictures seen | runs |", "|:--|--:|--:|--:|--:|"]
     for name in ["start", *WAYS]:
         if runs := [run for key, run in results.items() if key.rpartition(", seed ")[0] == name]:
-            bits, right = ([run[what] for run in runs] for what in ("bits", "accuracy"))
-            around = [f" ± {statistics.stdev(v):.{d}f}" if len(runs) > 1 else "" for v, d in ((bits, 3), (right, 3))]
+            bits, right = spread([run["bits"] for run in runs], 3), spread([100 * run["accuracy"] for run in runs], 1)
             seen = statistics.mean(run["pictures seen"] for run in runs)
-            cells = f"{statistics.mean(bits):.3f}{around[0]} | {100 * statistics.mean(right):.1f}"
-            lines.append(f"| {name} | {cells} | {seen:,.0f} | {len(runs)} |")
+            lines.append(f"| {name} | {bits} | {right} | {seen:,.0f} | {len(runs)} |")
     return "\n".join(lines)
 
 
@@ -117,16 +114,9 @@ def main() -> None:
         model.class_names = train.classes
         save_model(model, args.start)
     start = load_model(args.start)
-    results = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {}
-
-    def keep(key: str, run: dict) -> None:
-        print(key, json.dumps(run), flush=True)
-        results[key] = run | {"machine": machine(torch.device("cpu"))}
-        text = json.dumps(results, indent=1) + "\n"
-        write_atomically(args.out, lambda path: path.write_text(text, encoding="utf-8"))
-
+    results = Kept(args.out)
     if "start, seed 0" not in results:
-        keep("start, seed 0", judged(start, validation, False) | {"pictures seen": 0})
+        results.keep("start, seed 0", judged(start, validation, False) | {"pictures seen": 0})
     reference = reference_of(start, train)
     for seed in range(args.seeds):
         for name in args.ways or WAYS:
@@ -137,7 +127,7 @@ def main() -> None:
                 steps = round(args.steps / cost)
                 model = gone_on(start, train, BATCH, RATES, steps, seed, loss)
                 run = {"pictures seen": steps * BATCH, "cost of a step": round(cost, 3)}
-                keep(key, run | judged(model, validation, False))
+                results.keep(key, run | judged(model, validation, False))
     print(table(results))
 
 

@@ -31,7 +31,7 @@ from utils.figures import show_images
 from utils.model import ConditionalPixelCNN
 from utils.sampling import generate
 
-from .cnn import BATCH, SmallCNN, outputs, train_cnn
+from .cnn import BATCH, SmallCNN, held_and_rest, outputs, train_cnn
 from .common import seconds
 from .measures import (
     HALVES,
@@ -71,8 +71,7 @@ class Setup:
         others = args.against or (["cpen455-hybrid"] if args.checkpoint == "cpen455" else [])
         self.others = {name: self.other(name) for name in others if self.model}
         self.x, self.y = self.validation.tensors()
-        order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(args.seed))
-        self.held, self.rest = self.train.at(order[: len(order) // 10]), self.train.at(order[len(order) // 10 :])
+        self.held, self.rest = held_and_rest(self.train, args.seed)
 
     def other(self, name: str) -> ConditionalPixelCNN:
         model = load_model(name, self.device)

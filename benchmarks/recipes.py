@@ -6,7 +6,6 @@ step costs is measured before it is first made, in pairs with steps of the first
 
 import argparse
 import copy
-import json
 import math
 import statistics
 import time
@@ -19,14 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from kit.platforms import machine
 from utils import mixture, training
-from utils.checkpoints import write_atomically
-from utils.classify import class_log_likelihoods
+from utils.classify import Scores, class_log_likelihoods
 from utils.data import ImageDataset, load_split, shifted, to_float
 from utils.layers import DownRightShiftedConv2d, DownShiftedConv2d, ShiftedConv2d
 from utils.model import ConditionalPixelCNN
 from utils.training import TrainConfig
+
+from .common import Kept, spread
 
 RESULTS = Path(__file__).with_name("recipes.json")
 LATTICE = 8  # pixels: the chroma blocks of a 4:2:0 JPEG, 16 wide, halved with the picture from 64x64 to 32x32
@@ -83,7 +82,7 @@ def crops(x: Tensor) -> Tensor:
 
 
 def halved(x: Tensor) -> Tensor:
-    return ((F.avg_pool2d(x, 2) + 1) * 127.5).round() / 127.5 - 1
+    return mixture.to_levels(F.avg_pool2d(x, 2))
 
 
 def first(share_of_time: float, change: Callable[[Tensor], Tensor]) -> Callable[[Tensor, float], Tensor]:
@@ -245,22 +244,21 @@ def trained(recipe: Recipe, data: ImageDataset, seed: int, steps: int) -> tuple[
 
 def judged(model: ConditionalPixelCNN, data: ImageDataset, moved: bool) -> dict:
     """Bits per dimension and accuracy; with `moved` accuracy on pictures moved to the right, too, the edge repeated."""
-    x, y = data.tensors()
     for layer in model.modules():
         if isinstance(layer, ToldPlace):
             layer.moves = torch.zeros(2, 1, dtype=torch.long)
 
-    def nats_of(pixels: int) -> Tensor:
-        there = shifted(x, torch.zeros(len(x), dtype=torch.long), torch.full((len(x),), pixels))
-        return class_log_likelihoods(model, there, precision=torch.bfloat16)[:, : len(data.classes)]
+    def log_likelihoods(*args, **kwargs) -> Tensor:
+        return class_log_likelihoods(*args, **kwargs)[:, : len(data.classes)]  # of pictures that are not mirrored
 
-    def right(nats: Tensor) -> float:
-        return float((nats.argmax(1) == y).double().mean())
+    def scores(pixels: int) -> tuple[float, Scores]:
+        right = torch.full((len(data),), pixels)
+        there = ImageDataset(shifted(data.images, 0 * right, right), data.labels, data.classes, data.names)
+        return training.validate(model, there, torch.bfloat16, log_likelihoods)
 
-    nats = nats_of(0)
-    bits = mixture.bits_per_dim(-nats.gather(1, y[:, None]).mean(), x.shape[-1])
-    of_moved = {str(pixels): right(nats_of(pixels)) for pixels in MOVED} if moved else {}
-    return {"bits": float(bits), "accuracy": right(nats), "accuracy moved": of_moved}
+    bits, found = scores(0)
+    of_moved = {str(pixels): scores(pixels)[1].accuracy for pixels in MOVED} if moved else {}
+    return {"bits": bits, "accuracy": found.accuracy, "accuracy moved": of_moved}
 
 
 def table(results: dict) -> str:
@@ -285,11 +283,6 @@ def table(results: dict) -> str:
     return "\n".join(lines)
 
 
-def spread(values: list[float], digits: int) -> str:
-    around = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.{digits}f}{around}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recipes", description=__doc__.splitlines()[0])
     parser.add_argument("recipes", nargs="*", help=f"of {', '.join(RECIPES)}; all where none is named")
@@ -299,18 +292,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="what is found there is not made again")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    results = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {}
+    results = Kept(args.out)
     train, validation = (load_split("cpen455", split) for split in ("train", "validation"))
     for seed in range(args.seeds):
         for name in args.recipes or RECIPES:
             if (key := f"{name},{seed}") in results:
                 continue
             model, run = trained(RECIPES[name], train, seed, args.steps)
-            run |= judged(model, validation, args.moved) | {"machine": machine(torch.device("cpu"))}
-            print(key, json.dumps(run), flush=True)
-            results[key] = run
-            text = json.dumps(results, indent=1) + "\n"
-            write_atomically(args.out, lambda path, text=text: path.write_text(text, encoding="utf-8"))
+            results.keep(key, run | judged(model, validation, args.moved))
     print(table(results))
 
 

@@ -114,10 +114,8 @@ def generate(
     labels = labels.to(images.device)
     told = sampling.labels_told(model, labels[own], guidance)
     each = len(told) // len(own)  # how often the network sees a picture: once, or under each label
-    seen, params_of_all = (
-        images.repeat(each, 1, 1, 1),
-        images.new_zeros(each, len(labels), model.head.conv.out_channels),
-    )
+    seen = images.repeat(each, 1, 1, 1)
+    params_of_all = images.new_zeros(each, len(labels), model.head.conv.out_channels)
     for i, j, params in sampling.walk(model, seen, told):
         params_of_all[:, own] = params.view(each, len(own), -1)
         everybodys = params_of_all.flatten(0, 1)  # drawn with everybody's random numbers

@@ -18,7 +18,8 @@ def begin(
 ) -> None:
     """Weights to begin with: those given, else data-dependent ones."""
     if given:
-        fitting = replace(model.config, dropout=given.config.dropout, num_classes=given.config.num_classes)
+        turns = training.QUARTERS if config.turn else 1
+        fitting = replace(model.config, dropout=given.config.dropout, num_classes=model.config.num_classes // turns)
         if "early" not in fitting.fusion:  # all else is convolutions and channels
             fitting = replace(fitting, image_size=given.config.image_size)
         theirs, ours = given.config.to_dict(), fitting.to_dict()
@@ -26,7 +27,7 @@ def begin(
             raise UsageError(f"--init {config.init} does not fit the run: it has {'; '.join(differ)}")
         state = given.state_dict()
         for name in [name for name in state if name.startswith("fusion.")]:  # every turn begins as upright
-            state[name] = state[name].repeat(model.config.num_classes // given.config.num_classes, 1)
+            state[name] = state[name].repeat(turns, 1)
         model.load_state_dict(state)
     else:
         training.initialise(model, images, labels, config.seed)
