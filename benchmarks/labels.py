@@ -1,14 +1,15 @@
 """`python -m benchmarks.labels`: from likelihood to label. What each way of training for it gains in accuracy, and what
 it costs in bits per dimension, in a small network.
 
-Every way goes on from the same network, which was trained for the bits alone, and has the same time.
+Every way goes on from the same network, which was trained for the bits alone, and has the same time. Two more like it,
+from other seeds, are averaged with it, and the average is distilled into one.
 """
 
 import argparse
 import copy
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,10 @@ from .recipes import RECIPES, judged, relative_cost, trained
 
 RESULTS = Path(__file__).with_name("labels.json")
 RATES, BATCH = dict(lr=2e-3, adam_lr=5e-4), 8
-# (N, 2, C): log p(x | y) of the training pictures, as they are and mirrored, under the network that all go on from
+TEACHERS = 3
+TOGETHER = f"the average of {TEACHERS} such networks"
+# (N, 2, C): log p(x | y) of the training pictures, as they are and mirrored, under the network that all go on from or
+# averaged over the teachers
 Reference = Tensor
 # of (model, x, y, reference (B, C), weight): what is minimised and the bits per dimension, (B,) each
 LabelLoss = Callable[..., tuple[Tensor, Tensor]]
@@ -63,6 +67,14 @@ def contrastive(model, x: Tensor, y: Tensor, reference: Tensor, weight: float) -
     return bits + weight * F.softplus(-(margin - before) / SOFTNESS), bits
 
 
+def distilled(model, x: Tensor, y: Tensor, reference: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+    """As `hybrid`, with what the teachers' average says in the place of the label (Hinton et al. 2015)."""
+    pictures, labels = x.repeat_interleave(len(reference[0]), dim=0), torch.arange(len(reference[0])).repeat(len(x))
+    nats = mixture.log_prob(model(pictures, labels), pictures).view_as(reference)
+    bits = mixture.bits_per_dim(-nats.gather(1, y[:, None])[:, 0], x.shape[-1])
+    return bits + weight * F.cross_entropy(nats / SOFTNESS, (reference / SOFTNESS).softmax(1), reduction="none"), bits
+
+
 @dataclass(frozen=True)
 class Way:
     loss: LabelLoss | None = None
@@ -78,19 +90,39 @@ class Way:
 
 WAYS = {"generative": Way()} | {
     f"{loss.__name__}, {weight:g}": Way(loss, weight)
-    for loss in (hybrid, two_labels, contrastive)
+    for loss in (hybrid, two_labels, contrastive, distilled)
     for weight in (0.05, 0.2, 1.0, 4.0)
 }
 
 
-def reference_of(model: ConditionalPixelCNN, data: ImageDataset) -> Reference:
+def averaged(models: Sequence[ConditionalPixelCNN]) -> Callable[..., Tensor]:
+    """As `class_log_likelihoods`, the mean over these networks in the place of the one that is given."""
+
+    def log_likelihoods(_, x: Tensor, **how) -> Tensor:
+        return torch.stack([class_log_likelihoods(model, x, **how) for model in models]).mean(dim=0)
+
+    return log_likelihoods
+
+
+def reference_of(models: Sequence[ConditionalPixelCNN], data: ImageDataset) -> Reference:
     x, _ = data.tensors()
-    return torch.stack([class_log_likelihoods(model, view, precision=torch.bfloat16) for view in (x, x.flip(3))], dim=1)
+    of = averaged(models)
+    return torch.stack([of(None, view, precision=torch.bfloat16) for view in (x, x.flip(3))], dim=1)
+
+
+def start_of(path: Path, data: ImageDataset, seed: int, steps: int) -> ConditionalPixelCNN:
+    """The network in the file `path`, of another seed than 0 in one beside it; trained where it is missing."""
+    path = path.with_stem(f"{path.stem}-{seed}") if seed else path
+    if not path.exists():
+        model, _ = trained(RECIPES["muon"], data, seed, steps)
+        model.class_names = data.classes
+        save_model(model, path)
+    return load_model(path)
 
 
 def table(results: dict) -> str:
     lines = ["| way, weight | bits per dimension | accuracy, % | pictures seen | runs |", "|:--|--:|--:|--:|--:|"]
-    for name in ["start", *WAYS]:
+    for name in ["start", TOGETHER, *WAYS]:
         if runs := [run for key, run in results.items() if key.rpartition(", seed ")[0] == name]:
             bits, right = spread([run["bits"] for run in runs], 3), spread([100 * run["accuracy"] for run in runs], 1)
             seen = statistics.mean(run["pictures seen"] for run in runs)
@@ -109,19 +141,20 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     train, validation = (load_split("cpen455", split) for split in ("train", "validation"))
-    if not args.start.exists():
-        model, _ = trained(RECIPES["muon"], train, 0, args.start_steps)
-        model.class_names = train.classes
-        save_model(model, args.start)
-    start = load_model(args.start)
-    results = Kept(args.out)
+    start = start_of(args.start, train, 0, args.start_steps)
+    results, names = Kept(args.out), args.ways or list(WAYS)
     if "start, seed 0" not in results:
         results.keep("start, seed 0", judged(start, validation, False) | {"pictures seen": 0})
-    reference = reference_of(start, train)
+    reference = taught = reference_of([start], train)
+    if any(WAYS[name].loss is distilled for name in names):
+        teachers = [start, *(start_of(args.start, train, seed, args.start_steps) for seed in range(1, TEACHERS))]
+        taught = reference_of(teachers, train)
+        bits, scores = training.validate(start, validation, torch.bfloat16, averaged(teachers))
+        results.keep(f"{TOGETHER}, seed 0", {"bits": bits, "accuracy": scores.accuracy, "pictures seen": 0})
     for seed in range(args.seeds):
-        for name in args.ways or WAYS:
+        for name in names:
             if (key := f"{name}, seed {seed}") not in results:
-                loss = WAYS[name].told(reference)
+                loss = WAYS[name].told(taught if WAYS[name].loss is distilled else reference)
                 ways = [GoingOn(copy.deepcopy(start), train, BATCH, RATES, each) for each in (loss, generative)]
                 cost = 1.0 if loss is generative else relative_cost(*(way.step for way in ways))
                 steps = round(args.steps / cost)

@@ -99,14 +99,20 @@ def test_losses_by_hand():
         assert torch.allclose(bits, -nats[rows, y] / (3 * 64 * torch.tensor(2.0, dtype=torch.float64).log()))
         expected = bits + 0.5 * torch.log1p(torch.exp(-margin / training.SOFTNESS))
         assert torch.allclose(minimised, expected)
+    model, minimised, bits = losses(labels.distilled, x, y, reference)
+    ours, theirs = (
+        torch.log_softmax(n.double() / training.SOFTNESS, 1) for n in (class_log_likelihoods(model, x), reference)
+    )
+    assert torch.allclose(minimised.double(), bits + 0.5 * -(theirs.exp() * ours).sum(1))
 
 
 def test_every_way_goes_on_from_one_network(tiny_data, tmp_path, monkeypatch, capsys):
     start, out = tmp_path / "start.safetensors", tmp_path / "labels.json"
-    ways = ["generative", "hybrid, 4", "two_labels, 4", "contrastive, 4"]
+    ways = ["generative", "hybrid, 4", "two_labels, 4", "contrastive, 4", "distilled, 4"]
     ran(labels, monkeypatch, *ways, "--start", start, "--start-steps", 20, "--steps", 20, "--seeds", 1, "--out", out)
     results = json.loads(out.read_text())
-    assert list(results) == [f"{name}, seed 0" for name in ("start", *ways)]
+    assert list(results) == [f"{name}, seed 0" for name in ("start", labels.TOGETHER, *ways)]
+    assert {path.name for path in tmp_path.glob("*.safetensors")} == {f"start{n}.safetensors" for n in ("", "-1", "-2")}
     assert results["generative, seed 0"]["bits"] < results["start, seed 0"]["bits"]
     assert all(results[f"{way}, seed 0"]["pictures seen"] > 0 for way in ways)
     assert "| contrastive, 4 | " in capsys.readouterr().out
