@@ -7,20 +7,24 @@ from other seeds, are averaged with it, and the average is distilled into one.
 
 import argparse
 import copy
+import functools
 import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from utils import mixture, training
-from utils.checkpoints import load_model, save_model
+from utils.checkpoints import load_model, save_model, write_atomically
 from utils.classify import class_log_likelihoods
 from utils.data import ImageDataset, load_split
+from utils.figures import PALETTE, style
 from utils.model import ConditionalPixelCNN
 from utils.training import SOFTNESS
 
@@ -130,6 +134,23 @@ def table(results: dict) -> str:
     return "\n".join(lines)
 
 
+def draw(results: dict) -> Figure:
+    """Accuracy against bits: one line a way, one dot a weight, the means over the seeds."""
+    style()
+    figure, axis = plt.subplots(figsize=(6, 4))
+    points: dict[str, list[tuple[float, float]]] = {}  # of each way, by rising weight
+    for name in ["start", TOGETHER, *WAYS]:
+        if runs := [run for key, run in results.items() if key.rpartition(", seed ")[0] == name]:
+            at = statistics.mean(run["bits"] for run in runs), 100 * statistics.mean(run["accuracy"] for run in runs)
+            points.setdefault(name.partition(", ")[0].replace("_", " "), []).append(at)
+    for (way, dots), colour in zip(points.items(), PALETTE, strict=False):
+        axis.plot(*zip(*dots, strict=True), ".-", color=colour, label=way)
+    axis.set(xlabel="bits per dimension", ylabel="accuracy, %")
+    axis.grid(color="0.9")
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    return figure
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.labels", description=__doc__.splitlines()[0])
     parser.add_argument("ways", nargs="*", help=f"of {'; '.join(WAYS)}; all where none is named")
@@ -162,6 +183,9 @@ def main() -> None:
                 run = {"pictures seen": steps * BATCH, "cost of a step": round(cost, 3)}
                 results.keep(key, run | judged(model, validation, False))
     print(table(results))
+    figure = draw(results)
+    write_atomically(args.out.with_suffix(".png"), functools.partial(figure.savefig, format="png", dpi=150))
+    plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import time
 import pytest
 import torch
 from conftest import random_pictures, small_model
+from PIL import Image
 
 from benchmarks import labels, recipes
 from utils import training
@@ -116,3 +117,4 @@ def test_every_way_goes_on_from_one_network(tiny_data, tmp_path, monkeypatch, ca
     assert results["generative, seed 0"]["bits"] < results["start, seed 0"]["bits"]
     assert all(results[f"{way}, seed 0"]["pictures seen"] > 0 for way in ways)
     assert "| contrastive, 4 | " in capsys.readouterr().out
+    assert Image.open(out.with_suffix(".png")).width > 500
