@@ -103,7 +103,10 @@ def generate(
     on_row: Callable | None = None,
     guidance: float = 0.0,
 ) -> Tensor:
-    """As `sampling.generate` with a generator of this seed: the processes share the pictures, all get all of them."""
+    """As `sampling.generate` with a generator of this seed: the processes share the pictures, all get all of them.
+    Raises UsageError for fewer pictures than processes."""
+    if len(labels) < size():
+        raise UsageError(f"more processes ({size()}) than pictures ({len(labels)}): draw more, or start fewer")
     generator = torch.Generator().manual_seed(seed)
     if size() == 1:
         return sampling.generate(

@@ -129,6 +129,12 @@ def test_evaluating_and_drawing_are_shared_out(tmp_path):
     assert len(drawn[0]) == 4 and drawn[:2] == drawn[2:] and drawn[0] != drawn[1]
 
 
+def test_fewer_pictures_than_processes(monkeypatch):
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    with pytest.raises(UsageError, match=r"more processes \(2\) than pictures \(1\): draw more"):
+        distributed.generate(small_model(), torch.tensor([0]), seed=0)
+
+
 def test_a_share_and_its_inverse(monkeypatch):
     """As each of three processes would see it, without any of them."""
     rows = torch.arange(8)

@@ -77,7 +77,7 @@ def read_classes(text: str | None, class_names: tuple[str, ...]) -> list[int]:
     text = composed(text)  # as the classes' names are
     parts = [text] if text in known else next(csv.reader([text]), [])
     names = [part if part in known else part.strip() for part in parts]
-    for name in names:
+    for name in names or [text]:
         if name not in known:
             raise UsageError(f"unknown class {name!r}: choose from {listing(class_names)}")
     return [known[name] for name in names]
