@@ -45,36 +45,39 @@ LabelLoss = Callable[..., tuple[Tensor, Tensor]]
 
 def hybrid(model, x: Tensor, y: Tensor, reference: Tensor, weight: float) -> tuple[Tensor, Tensor]:
     """Bits per dimension + weight * cross-entropy over all labels."""
-    return training.hybrid_loss(model, x, y, num_classes=reference.shape[1], weight=weight)
+    others = (y[:, None] + torch.arange(reference.shape[1])) % reference.shape[1]  # (B, C), its own first
+    return training.hybrid_loss(model, x, others, weight)
 
 
-def against_the_rival(model, x: Tensor, y: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """log p(x | y) - log p(x | rival), the same under the reference, and the bits per dimension: (B,) each. The rival
-    is the wrong label that the reference finds likeliest."""
-    rival = reference.scatter(1, y[:, None], -math.inf).argmax(dim=1)
-    params = model(x.repeat(2, 1, 1, 1), torch.cat([y, rival]))
-    of_label, of_rival = mixture.log_prob(params, x.repeat(2, 1, 1, 1)).chunk(2)
-    margins = reference.gather(1, torch.stack([y, rival], dim=1))
-    return of_label - of_rival, margins[:, 0] - margins[:, 1], mixture.bits_per_dim(-of_label, x.shape[-1])
+def rival(y: Tensor, reference: Tensor) -> Tensor:
+    """The wrong label that the reference finds likeliest: (B,)."""
+    return reference.scatter(1, y[:, None], -math.inf).argmax(dim=1)
 
 
 def two_labels(model, x: Tensor, y: Tensor, reference: Tensor, weight: float) -> tuple[Tensor, Tensor]:
-    """As `hybrid`, over the true label and its rival: half the passes."""
-    margin, _, bits = against_the_rival(model, x, y, reference)
-    return bits + weight * F.softplus(-margin / SOFTNESS), bits
+    """As `hybrid`, over the true label and its rival, as `train --hybrid` does: half the passes."""
+    return training.hybrid_loss(model, x, torch.stack([y, rival(y, reference)], dim=1), weight)
+
+
+def of_labels(model, x: Tensor, labels: Tensor) -> Tensor:
+    """log p(x | label) of each picture under each of its labels: (B, L), as these."""
+    pictures = x.repeat_interleave(labels.shape[1], dim=0)
+    return mixture.log_prob(model(pictures, labels.flatten()), pictures).view(labels.shape)
 
 
 def contrastive(model, x: Tensor, y: Tensor, reference: Tensor, weight: float) -> tuple[Tensor, Tensor]:
     """The margin over the rival has to grow beyond the frozen reference's, however large that is already (the form of
     Rafailov et al. 2023, "Direct Preference Optimization", with labels in the place of answers)."""
-    margin, before, bits = against_the_rival(model, x, y, reference)
-    return bits + weight * F.softplus(-(margin - before) / SOFTNESS), bits
+    labels = torch.stack([y, rival(y, reference)], dim=1)
+    nats = of_labels(model, x, labels)
+    gained = nats - reference.gather(1, labels)
+    bits = mixture.bits_per_dim(-nats[:, 0], x.shape[-1])
+    return bits - weight * F.logsigmoid((gained[:, 0] - gained[:, 1]) / SOFTNESS), bits
 
 
 def distilled(model, x: Tensor, y: Tensor, reference: Tensor, weight: float) -> tuple[Tensor, Tensor]:
     """As `hybrid`, with what the teachers' average says in the place of the label (Hinton et al. 2015)."""
-    pictures, labels = x.repeat_interleave(len(reference[0]), dim=0), torch.arange(len(reference[0])).repeat(len(x))
-    nats = mixture.log_prob(model(pictures, labels), pictures).view_as(reference)
+    nats = of_labels(model, x, torch.arange(reference.shape[1]).expand_as(reference))
     bits = mixture.bits_per_dim(-nats.gather(1, y[:, None])[:, 0], x.shape[-1])
     return bits + weight * F.cross_entropy(nats / SOFTNESS, (reference / SOFTNESS).softmax(1), reduction="none"), bits
 

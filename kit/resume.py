@@ -1,14 +1,19 @@
-"""What a run begins with: weights; or goes on from: its state, the classes and pictures it has learned from."""
+"""What a run begins with: weights, rivals; or goes on from: its state, the classes and pictures it has learned from."""
 
 import contextlib
+import math
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from utils import UsageError, checkpoints, listing, note, training
+from utils.data import to_float
 from utils.model import ConditionalPixelCNN
 
+from . import distributed
 from .metrics import read_metrics
 from .runs import LOST, RunConfig, load_state, read_values, trained_files
 
@@ -31,6 +36,15 @@ def begin(
         model.load_state_dict(state)
     else:
         training.initialise(model, images, labels, config.seed)
+
+
+def rivals_of(model: ConditionalPixelCNN, images: Tensor, labels: Tensor, precision: torch.dtype) -> Tensor:
+    """For each of the training pictures, uint8 (N, 3, S, S), the wrong label that a network finds likeliest: (N,)."""
+    with tqdm(total=len(images), desc="rivals", leave=False, disable=True if distributed.rank() else None) as bar:
+        nats = distributed.class_log_likelihoods(
+            model, to_float(images), precision=precision, progress=lambda count: bar.update(count * distributed.size())
+        )
+    return nats.scatter(1, labels[:, None], -math.inf).argmax(dim=1)
 
 
 def state_to_go_on_from(folder: Path, run: str | Path, resume: bool) -> dict | None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
+from torch import Tensor
 
 from utils import UsageError, at_home, checkpoints, listing
 from utils.model import ModelConfig
@@ -133,6 +134,7 @@ class RunState:
 
     def __init__(self, model, averaged, optimizer, scaler):
         self.model, self.averaged, self.optimizer, self.scaler = model, averaged, optimizer, scaler
+        self.rivals: Tensor | None = None  # (N,): of a hybrid run, for each training picture a wrong label
         self.epoch, self.batch = 0, 0  # done so far; batches in the epoch under way
         self.total = 0.0  # the loss of those batches, summed over pictures
         self.skipped = 0  # steps of that epoch whose gradient overflowed in float16
@@ -149,7 +151,7 @@ class RunState:
 
     def state_dict(self) -> dict:
         parts = {name: getattr(self, name).state_dict() for name in self.PARTS}
-        return parts | {name: getattr(self, name) for name in self.NUMBERS}
+        return parts | {name: getattr(self, name) for name in self.NUMBERS} | {"rivals": self.rivals}
 
     def load_state_dict(self, state: dict) -> None:
         """Raises UsageError if it is of another architecture."""
@@ -160,6 +162,7 @@ class RunState:
                     getattr(self, name).load_state_dict(state[name])
             for name in self.NUMBERS:
                 setattr(self, name, state[name])
+            self.rivals = state.get("rivals")  # older files have none
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise UsageError(f"the run's saved state does not fit its config.json ({reason})") from None

@@ -1,15 +1,18 @@
-"""A folder of drawn pictures, named as the course names them: written whole, read strictly."""
+"""Drawn pictures: a folder of them, named as the course names them, written whole and read strictly; a gallery."""
 
 import re
 from collections import Counter
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from utils import UsageError
-from utils.figures import save_png, to_picture
+from utils.figures import gallery, save_png, to_picture
+from utils.model import ConditionalPixelCNN
 from utils.pictures import visible
 
+from . import distributed
 from .console import typed
 from .platforms import check_writable
 
@@ -56,3 +59,11 @@ def list_samples(folder: Path) -> list[Path]:
                 f"some are stale or missing, generate a new folder"
             )
     return files
+
+
+def draw_gallery(model: ConditionalPixelCNN, path: Path, seed: int, per_class: int = 8) -> None:
+    """Draws `per_class` pictures of every class, random by the seed, into a PNG. All processes must call it."""
+    labels = torch.arange(model.config.num_classes).repeat_interleave(per_class)
+    images = distributed.generate(model, labels, seed)
+    if distributed.rank() == 0:
+        save_png(gallery(images, labels, model.class_names), path)

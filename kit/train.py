@@ -16,14 +16,14 @@ from utils import UsageError, checkpoints, listing, training
 from utils.classify import Scores
 from utils.data import UNKNOWN, ImageDataset, shifted, to_float, turned
 from utils.device import check_compile, memory_format, pick_device, pick_precision
-from utils.figures import gallery, save_png
 from utils.model import ConditionalPixelCNN, ModelConfig
 
 from . import distributed, fid, metrics, runs, wandb_log
 from .minutes import epochs_before
 from .platforms import check_name, find_run, load_model, load_pictures
-from .resume import begin, check_end, check_pictures, learned_from, state_to_go_on_from
+from .resume import begin, check_end, check_pictures, learned_from, rivals_of, state_to_go_on_from
 from .runs import RunConfig, RunState, Stopped, StopRequest
+from .samples import draw_gallery
 
 
 class Diverged(RuntimeError):
@@ -107,6 +107,8 @@ def train(
     rest_of_epoch = functools.partial(_train_epoch, run_state, forward, images, labels, precision)
     log_likelihoods = distributed.class_log_likelihoods
     validate = functools.partial(training.validate, judged, precision=precision, log_likelihoods=log_likelihoods)
+    if config.hybrid and run_state.rivals is None:
+        run_state.rivals = rivals_of(judged, images, labels, precision)
     distributed.wait()  # all have read before one writes
     with contextlib.ExitStack() as at_the_end:
         if first:
@@ -217,8 +219,10 @@ def _train_epoch(run_state, forward, images, labels, precision, config, stop, fo
     total = torch.tensor(0.0 if rank else run_state.total, dtype=sums, device=device)  # of this process's pictures
     loss_of = training.generative_loss
     num_classes = run_state.model.config.num_classes // (training.QUARTERS if config.turn else 1)
+    labels = labels + num_classes * quarters
     if config.hybrid:
-        loss_of = functools.partial(training.hybrid_loss, num_classes=num_classes, weight=config.hybrid)
+        loss_of = functools.partial(training.hybrid_loss, weight=config.hybrid)
+        labels = torch.stack([labels, run_state.rivals.to(device) + num_classes * quarters], dim=1)  # (N, 2)
     run_state.model.train()
     scaler, scale = run_state.scaler, run_state.scaler.get_scale()
     where = {"desc": f"epoch {epoch + 1}/{config.epochs}", "initial": run_state.batch, "total": len(batches)}
@@ -233,7 +237,7 @@ def _train_epoch(run_state, forward, images, labels, precision, config, stop, fo
         if config.shift:
             x = shifted(x, *shifts[:, own].to(device))
         if config.turn:
-            x, y = turned(x, quarters[index]), y + num_classes * quarters[index]
+            x = turned(x, quarters[index])
         lr = training.learning_rate(config, step, len(batches))
         for group in run_state.optimizer.param_groups:
             group["lr"] = lr * group.get("relative_lr", 1.0)
@@ -289,11 +293,3 @@ def _pictures(
     if bool((validated.labels == UNKNOWN).all()):
         raise UsageError(f"none of the {len(validated)} validation pictures of {config.dataset} has a label")
     return train_set, validation_set, validated
-
-
-def draw_gallery(model: ConditionalPixelCNN, path: Path, seed: int, per_class: int = 8) -> None:
-    """Draws `per_class` pictures of every class, random by the seed, into a PNG. All processes must call it."""
-    labels = torch.arange(model.config.num_classes).repeat_interleave(per_class)
-    images = distributed.generate(model, labels, seed)
-    if distributed.rank() == 0:
-        save_png(gallery(images, labels, model.class_names), path)

@@ -16,10 +16,11 @@ import torch
 from conftest import ALL_AT_ONCE, TIMING, random_pictures, small_model, tiny
 from safetensors.torch import load_file
 
-from kit import fid, wandb_log
+from kit import distributed, fid, wandb_log
+from kit import train as loop
 from kit.commands.demo import print_epoch
 from kit.platforms import KIT
-from kit.resume import begin
+from kit.resume import begin, rivals_of
 from kit.runs import RunConfig, Stopped, read_config, run_configs
 from kit.train import Diverged, train
 from utils import UsageError, checkpoints, mixture, training
@@ -217,13 +218,46 @@ def test_training_loss_is_the_mean_over_pictures_not_batches(picture_folder, tmp
 def test_hybrid_loss_by_hand():
     model = small_model()
     x, y = random_pictures(4), torch.tensor([0, 1, 2, 1])
-    losses, bits = training.hybrid_loss(model, x, y, num_classes=3, weight=0.3)
-    for picture, label, loss, own in zip(x, y.tolist(), losses, bits, strict=True):
-        nats = [mixture.log_prob(model(picture[None], torch.tensor([c])), picture[None]).item() for c in range(3)]
-        expected = -nats[label] / (192 * math.log(2))
-        assert own.item() == pytest.approx(expected, rel=1e-6)
-        cross_entropy = math.log(sum(math.exp((n - nats[label]) / 20) for n in nats))
-        assert loss.item() == pytest.approx(expected + 0.3 * cross_entropy, rel=1e-6)
+    for rivals in (torch.tensor([[2], [0], [1], [0]]), torch.tensor([[2, 1], [0, 2], [1, 0], [0, 2]])):
+        labels = torch.cat([y[:, None], rivals], dim=1)
+        losses, bits = training.hybrid_loss(model, x, labels, weight=0.3)
+        for picture, those, loss, own in zip(x, labels, losses, bits, strict=True):
+            nats = [mixture.log_prob(model(picture[None], c[None]), picture[None]).item() for c in those]
+            expected = -nats[0] / (192 * math.log(2))
+            assert own.item() == pytest.approx(expected, rel=1e-6)
+            cross_entropy = math.log(sum(math.exp((n - nats[0]) / 20) for n in nats))
+            assert loss.item() == pytest.approx(expected + 0.3 * cross_entropy, rel=1e-6)
+
+
+def test_the_rival_is_the_likeliest_wrong_label_of_the_first_weights(monkeypatch):
+    nats = torch.tensor([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [-5.0, -7.0, -6.0]])
+    monkeypatch.setattr(distributed, "class_log_likelihoods", lambda *_, **__: nats)
+    images = torch.zeros(3, 3, 8, 8, dtype=torch.uint8)
+    assert rivals_of(small_model(), images, torch.tensor([0, 1, 0]), torch.float32).tolist() == [1, 0, 2]
+
+
+def test_each_picture_meets_its_rival_under_its_turn(picture_folder, tmp_path, monkeypatch):
+    """Rivals that would not be found by chance, and stay those of the run when it goes on."""
+    seen, asked = [], []
+
+    def rivals(_model, _images, labels, _precision):
+        asked.append(len(labels))
+        return (labels + torch.arange(len(labels)) % 2) % 2  # every other picture is its own rival
+
+    def look(model, x, y, *rest):
+        seen.extend(y.tolist())
+        return step(model, x, y, *rest)
+
+    step = training.train_step
+    monkeypatch.setattr(training, "train_step", look)
+    monkeypatch.setattr(loop, "rivals_of", rivals)
+    model_config, config = tiny(picture_folder, epochs=1, turn=0.5, hybrid=0.1)
+    train(model_config, config, tmp_path / "run")
+    monkeypatch.setattr(loop, "rivals_of", None)
+    train(model_config, replace(config, epochs=10), tmp_path / "run", resume=True)
+    assert asked == [12] and len(seen) == 120
+    assert all(own // 2 == rival // 2 for own, rival in seen) and {own // 2 for own, _ in seen} == {0, 1, 2, 3}
+    assert sum(own == rival for own, rival in seen) == 60
 
 
 def test_a_hybrid_phase_starts_from_given_weights_and_reports_bits(picture_folder, tmp_path):
@@ -526,7 +560,7 @@ def test_under_float16_the_loss_the_mixture_and_the_class_tables_are_float32():
     with torch.autocast("cpu", torch.float16):
         params = model(x, y)
         losses, bits = training.generative_loss(model, x, y)
-        hybrid, _ = training.hybrid_loss(model, x, y, 3, 0.02)
+        hybrid, _ = training.hybrid_loss(model, x, torch.stack([y, (y + 1) % 3], dim=1), 0.02)
     assert params.dtype == mixture.unpack(params).log_scales.dtype == torch.float32
     assert losses.dtype == bits.dtype == hybrid.dtype == torch.float32
     assert torch.allclose(mixture.log_prob(params, x), exact.float(), rtol=0.01)

@@ -10,7 +10,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from kit import cuda_graphs, runs
-from kit.train import _train_epoch, draw_gallery
+from kit.samples import draw_gallery
+from kit.train import _train_epoch
 from utils import mixture, sampling, training
 from utils.classify import class_log_likelihoods, evidence_map
 from utils.data import to_bytes
@@ -121,12 +122,14 @@ def test_an_epoch_of_training(model, monkeypatch, tmp_path, hybrid):
         losses, bits = loss_of(forward, x, y)
         assert losses.device == bits.device == CUDA
         steps.append(len(x))
+        assert y.shape == ((len(x), 2) if hybrid else (len(x),))
         return bits.detach().sum() / count
 
     monkeypatch.setattr(training, "train_step", forward_only)
     images = to_bytes(random_pictures(5, dtype=torch.float32)).to(CUDA)
     optimizer, scaler = SimpleNamespace(param_groups=[]), torch.amp.GradScaler("cuda", enabled=False)
     state = runs.RunState(model, model, optimizer, scaler)
+    state.rivals = torch.ones(5, dtype=torch.long)  # as they come from last.pt: on the CPU
     config = runs.RunConfig(batch_size=2, flip=True, shift=1, hybrid=hybrid, ema_decay=0.9)
     stop = SimpleNamespace(reason=lambda: "")
     labels = torch.arange(5).to(CUDA) % 3

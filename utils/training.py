@@ -46,7 +46,8 @@ class TrainConfig:
         grad_clip: largest norm of the gradient of the loss in bits per dimension; 0 does not clip.
         init: weights to begin with, by name or path, of the same architecture (but for dropout and, without the
             `early` site, image_size).
-        hybrid: weight of the cross-entropy of the label given the picture in the loss; 0 is purely generative.
+        hybrid: weight of the cross-entropy in the loss, of the label against the wrong one that the run's first weights
+            find likeliest; 0 is purely generative.
         seed: fixes the first weights, the order of the pictures, flips, shifts and dropout.
         precision: what autocast computes in: `auto`, `float32`, `bfloat16` or `float16`.
 
@@ -217,18 +218,16 @@ def generative_loss(model: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Ten
 
 
 def hybrid_loss(
-    model: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor, num_classes: int, weight: float
+    model: Callable[[Tensor, Tensor], Tensor], x: Tensor, labels: Tensor, weight: float
 ) -> tuple[Tensor, Tensor]:
-    """Generative and discriminative at once: bits per dimension + weight * cross-entropy of Bayes' rule,
-    softmax over the labels of log p(x | label) / `SOFTNESS` (Lasserre, Bishop, Minka 2006). It costs a forward pass
-    for each label. -> what is minimised and the bits per dimension: (B,) each
+    """Generative and discriminative at once: bits per dimension + weight * cross-entropy of Bayes' rule, softmax over
+    `labels`, int64 (B, L), of log p(x | label) / `SOFTNESS` (Lasserre, Bishop, Minka 2006). The first is the picture's
+    own; each costs a forward pass. -> what is minimised and the bits per dimension: (B,) each
     """
-    turn, y = y - y % num_classes, y % num_classes  # see `told_of_turns`
-    labels = turn[:, None] + torch.arange(num_classes, device=x.device)  # (B, C)
-    pictures = x.repeat_interleave(num_classes, dim=0)  # (B C, 3, H, W)
-    nats = mixture.log_prob(model(pictures, labels.flatten()), pictures).view(len(x), num_classes)
-    bits = mixture.bits_per_dim(-nats.gather(1, y[:, None])[:, 0], x.shape[-1])
-    return bits + weight * F.cross_entropy(nats / SOFTNESS, y, reduction="none"), bits
+    pictures = x.repeat_interleave(labels.shape[1], dim=0)  # (B L, 3, H, W)
+    nats = mixture.log_prob(model(pictures, labels.flatten()), pictures).view(labels.shape)
+    bits = mixture.bits_per_dim(-nats[:, 0], x.shape[-1])
+    return bits - weight * F.log_softmax(nats / SOFTNESS, dim=1)[:, 0], bits
 
 
 def train_step(

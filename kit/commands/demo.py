@@ -13,8 +13,9 @@ from ..classifier import Classifier
 from ..console import shown, typed
 from ..platforms import DEMO, find_root, find_weights, load_pictures, runs_folder
 from ..runs import Stopped, run_configs, sole_writer
+from ..samples import draw_gallery
 from ..scores import report
-from ..train import draw_gallery, train
+from ..train import train
 
 
 def run(**given) -> None:
