@@ -77,7 +77,7 @@ class Kept(dict):
 
     def keep(self, name: str, run: dict) -> None:
         print(name, json.dumps(run, ensure_ascii=False), flush=True)
-        self[name] = run | {"machine": machine(torch.device("cpu"))}
+        self[name] = run | {"machine": machine(torch.device("cpu")), "date": time.strftime("%Y-%m-%d")}
         text = json.dumps(self, indent=1, ensure_ascii=False) + "\n"
         write_atomically(self.path, lambda path: path.write_text(text, encoding="utf-8"))
 

@@ -133,7 +133,7 @@ def table(results: dict) -> str:
         if runs := [run for key, run in results.items() if key.rpartition(", seed ")[0] == name]:
             bits, right = spread([run["bits"] for run in runs], 3), spread([100 * run["accuracy"] for run in runs], 1)
             seen = statistics.mean(run["pictures seen"] for run in runs)
-            lines.append(f"| {name} | {bits} | {right} | {seen:,.0f} | {len(runs)} |")
+            lines.append(f"| {name.replace('_', ' ')} | {bits} | {right} | {seen:,.0f} | {len(runs)} |")
     return "\n".join(lines)
 
 
