@@ -8,7 +8,6 @@ from other seeds, are averaged with it, and the average is distilled into one.
 import argparse
 import copy
 import functools
-import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from kit.resume import likeliest_wrong
 from utils import mixture, training
 from utils.checkpoints import load_model, save_model, write_atomically
 from utils.classify import class_log_likelihoods
@@ -49,14 +49,9 @@ def hybrid(model, x: Tensor, y: Tensor, reference: Tensor, weight: float) -> tup
     return training.hybrid_loss(model, x, others, weight)
 
 
-def rival(y: Tensor, reference: Tensor) -> Tensor:
-    """The wrong label that the reference finds likeliest: (B,)."""
-    return reference.scatter(1, y[:, None], -math.inf).argmax(dim=1)
-
-
 def two_labels(model, x: Tensor, y: Tensor, reference: Tensor, weight: float) -> tuple[Tensor, Tensor]:
     """As `hybrid`, over the true label and its rival, as `train --hybrid` does: half the passes."""
-    return training.hybrid_loss(model, x, torch.stack([y, rival(y, reference)], dim=1), weight)
+    return training.hybrid_loss(model, x, torch.stack([y, likeliest_wrong(reference, y)], dim=1), weight)
 
 
 def of_labels(model, x: Tensor, labels: Tensor) -> Tensor:
@@ -68,7 +63,7 @@ def of_labels(model, x: Tensor, labels: Tensor) -> Tensor:
 def contrastive(model, x: Tensor, y: Tensor, reference: Tensor, weight: float) -> tuple[Tensor, Tensor]:
     """The margin over the rival has to grow beyond the frozen reference's, however large that is already (the form of
     Rafailov et al. 2023, "Direct Preference Optimization", with labels in the place of answers)."""
-    labels = torch.stack([y, rival(y, reference)], dim=1)
+    labels = torch.stack([y, likeliest_wrong(reference, y)], dim=1)
     nats = of_labels(model, x, labels)
     gained = nats - reference.gather(1, labels)
     bits = mixture.bits_per_dim(-nats[:, 0], x.shape[-1])

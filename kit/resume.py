@@ -40,10 +40,14 @@ def begin(
 
 def rivals_of(model: ConditionalPixelCNN, images: Tensor, labels: Tensor, precision: torch.dtype) -> Tensor:
     """For each of the training pictures, uint8 (N, 3, S, S), the wrong label that a network finds likeliest: (N,)."""
-    with tqdm(total=len(images), desc="rivals", leave=False, disable=True if distributed.rank() else None) as bar:
-        nats = distributed.class_log_likelihoods(
-            model, to_float(images), precision=precision, progress=lambda count: bar.update(count * distributed.size())
-        )
+    hidden = True if distributed.rank() else None
+    with tqdm(total=len(distributed.share(labels)), desc="rivals", leave=False, disable=hidden) as bar:
+        how = {"precision": precision, "progress": bar.update}
+        return likeliest_wrong(distributed.class_log_likelihoods(model, to_float(images), **how), labels)
+
+
+def likeliest_wrong(nats: Tensor, labels: Tensor) -> Tensor:
+    """The label of the largest log-likelihood in each row (N, C), its own (N,) left out: (N,)."""
     return nats.scatter(1, labels[:, None], -math.inf).argmax(dim=1)
 
 

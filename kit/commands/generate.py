@@ -53,15 +53,11 @@ def run(
     labels = torch.tensor(read_classes(classes, model.class_names)).repeat_interleave(per_class)
     others = distributed.rank() > 0
     with tqdm(total=model.config.image_size, desc="rows", leave=False, disable=True if others else None) as bar:
-
-        def on_row(_row: int, _images: torch.Tensor) -> None:
-            bar.update()
-
+        how: dict = {"temperature": temperature, "on_row": lambda *_: bar.update()}
         if cuda_graphs:
-            generator = torch.Generator().manual_seed(seed)
-            images = generate_by_graphs(model, labels, generator=generator, temperature=temperature, on_row=on_row)
+            images = generate_by_graphs(model, labels, generator=torch.Generator().manual_seed(seed), **how)
         else:
-            images = distributed.generate(model, labels, seed, temperature, on_row, guidance)
+            images = distributed.generate(model, labels, seed, guidance=guidance, **how)
     if not others:
         save_samples(images, labels, folder)
         save_png(gallery(images, labels, model.class_names), folder / "gallery.png")
