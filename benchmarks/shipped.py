@@ -28,14 +28,14 @@ def rows_of(name: str, dataset: str, root: str | None) -> tuple[dict[str, dict],
     pictures = options.pictures(models, dataset, split, root)
     x, y = pictures.tensors()
     every = options.log_likelihoods(models, x)  # (V, N, C): of the pictures, and of their mirror images
-    if with_settings:
-        fitted = options.calibration_pictures(models, dataset, root, CALIBRATE)
+    fitted = options.calibration_pictures(models, dataset, root, CALIBRATE * with_settings)
+    if fitted:
         of_fitted = options.log_likelihoods(models, fitted.tensors()[0])
     rows, labels, size = {}, {}, models[0].config.image_size
     bits = float(mixture.bits_per_dim(-every[0].gather(1, y[:, None]).mean(), size))
     for mirror, calibrate in itertools.product((False, True), repeat=2) if with_settings else [(False, False)]:
         logits = every[: 1 + mirror].mean(dim=0)
-        if calibrate:
+        if calibrate and fitted:
             temperature, bias = fit_calibration(of_fitted[: 1 + mirror].mean(dim=0), fitted.labels)
             logits = logits / temperature + bias
         key = name + " --mirror" * mirror + f" --calibrate {CALIBRATE}" * calibrate

@@ -62,12 +62,13 @@ class Classifier:
 
     def calibration_pictures(
         self, models: list[ConditionalPixelCNN], dataset: str, root: str | None, count: int
-    ) -> ImageDataset:
+    ) -> ImageDataset | None:
         """So many training pictures that a run with a `train_limit` has left out. UsageError if a class is missing."""
+        if not count:
+            return None
         chosen = self.pictures(models, dataset, "train", root).held_out(count)
         if absent := chosen.absent():
-            cure = "a bias for each class needs pictures of each: give more"
-            raise UsageError(f"--calibrate {count}: none of the {len(chosen)} pictures is a {listing(absent)}; {cure}")
+            raise UsageError(f"--calibrate {count}: these {len(chosen)} pictures show no {listing(absent)}: give more")
         return chosen
 
     def prior_of(self, class_names: tuple[str, ...]) -> Tensor | None:
@@ -103,18 +104,16 @@ class Classifier:
             every = [distributed.class_log_likelihoods(model, view, *how) for model in models for view in views]
         return torch.stack(every).cpu().double()
 
-    def judge(
-        self, models: list[ConditionalPixelCNN], nats: Tensor, dataset: str, root: str | None, calibrate: int
-    ) -> tuple[Tensor, str]:
-        """What `log_likelihoods` came to -> log p(y | x) (N, C), and in words how. Unless `calibrate` is 0, it fits a
-        temperature and class biases on so many training pictures; the biases change labels, not confidence alone."""
+    def judge(self, models: list[ConditionalPixelCNN], nats: Tensor, fitted: ImageDataset | None) -> tuple[Tensor, str]:
+        """What `log_likelihoods` came to -> log p(y | x) (N, C), and in words how. A temperature and class biases are
+        fitted on `calibration_pictures`, if given; the biases change labels, not confidence alone."""
         precision = pick_precision(next(models[0].parameters()).device, self.precision)
         how = f"{', '.join([self.checkpoint, *self.ensemble])}, computed in {str(precision).removeprefix('torch.')}"
         if self.mirror:
             how += ", averaged with the mirrored pictures"
         logits = nats.mean(dim=0)
-        if calibrate:
-            x, y = self.calibration_pictures(models, dataset, root, calibrate).tensors()
+        if fitted:
+            x, y = fitted.tensors()
             temperature, bias = classify.fit_calibration(self.log_likelihoods(models, x).mean(dim=0), y)
             logits = logits / temperature + bias
             few = len(bias) <= 10

@@ -9,6 +9,7 @@ from conftest import random_pictures, small_model
 from PIL import Image
 
 from kit.__main__ import main
+from kit.classifier import Classifier
 from utils import UsageError, checkpoints, class_order
 from utils.checkpoints import save_model, with_classes
 from utils.classify import class_log_likelihoods
@@ -142,9 +143,11 @@ def test_a_prior_goes_by_name_and_is_said(two_orders, course_data, capsys):
         assert words in capsys.readouterr().err
 
 
-def test_calibration_needs_every_class(two_orders, course_data, capsys):
+def test_calibration_needs_every_class_before_anything_is_computed(two_orders, course_data, capsys, monkeypatch):
     evaluate = ["evaluate", "--checkpoint", str(two_orders[0]), "--dataset=cpen455", "--data-root", str(course_data)]
-    assert main([*evaluate, "--calibrate=3"]) == 2
+    with monkeypatch.context() as patched:
+        patched.setattr(Classifier, "log_likelihoods", None)
+        assert main([*evaluate, "--calibrate=3"]) == 2
     text = capsys.readouterr().err
-    assert text.startswith("error: --calibrate 3: none of the 3 pictures is a ") and text.count("\n") == 1
+    assert text.startswith("error: --calibrate 3: these 3 pictures show no ") and text.count("\n") == 1
     assert main([*evaluate, "--calibrate=4"]) == 0

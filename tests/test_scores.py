@@ -156,8 +156,7 @@ def test_the_biases_of_many_classes_are_a_range(monkeypatch, count, words):
     model, pictures = small_model(torch.float32, num_classes=count), torch.zeros(4, 3, 8, 8)
     bias = torch.linspace(-1.5, 2.5, count, dtype=torch.float64)
     data = ImageDataset(to_bytes(pictures), torch.zeros(4).long(), model.class_names, ["", "", "", ""])
-    monkeypatch.setattr(Classifier, "calibration_pictures", lambda *_given: data)
     monkeypatch.setattr("kit.classifier.classify.fit_calibration", lambda *_given: (7.0, bias))
-    _, how = Classifier("mine").judge([model], torch.zeros(1, 2, count).double(), "cartoons", None, 4)
+    _, how = Classifier("mine").judge([model], torch.zeros(1, 2, count).double(), data)
     (biases,) = re.findall("temperature 7, class biases (.*): fitted on 4", how)
     assert biases.split(", ") == [f"{b:+.2f}" for b in bias] if words else biases == "-1.50 to +2.50"

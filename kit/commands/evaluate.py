@@ -36,8 +36,9 @@ def run(
         plain = replace(options, checkpoint=against, prior=None, mirror=False, ensemble=())
         others = [with_classes(plain.load()[0], pictures.classes, f"--against {against}", options.checkpoint)]
         x = plain.pictures(others, dataset, split, data_root).tensors()[0]  # at their own size
+    fitted = options.calibration_pictures(models, dataset, data_root, calibrate)
     nats = options.log_likelihoods(models, pictures.tensors()[0])
-    log_p, how = options.judge(models, nats, dataset, data_root, calibrate)
+    log_p, how = options.judge(models, nats, fitted)
     table = find_weights(options.checkpoint).parent / f"confusion-{dataset}-{split}.csv"
     report(nats[0], log_p, pictures, models[0], f"{dataset} {split} split", how, table)
     if against:

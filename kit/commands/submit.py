@@ -42,8 +42,9 @@ def run(
     if hybrids and not team.casefold().endswith(board.HYBRID):
         which = f"{listing(hybrids)} was trained with --hybrid, so the labels are not purely generative"
         note(f"{which}: call the file TEAM{board.HYBRID}.csv or TEAM{board.HYBRID}/submission.csv")
+    fitted = options.calibration_pictures(models, dataset, data_root, calibrate)
     nats = options.log_likelihoods(models, test.tensors()[0])
-    log_p, how = options.judge(models, nats, dataset, data_root, calibrate)
+    log_p, how = options.judge(models, nats, fitted)
     if distributed.rank():
         return
     labels = log_p[:, order].argmax(dim=1).tolist()
