@@ -35,7 +35,7 @@ from .recipes import RECIPES, judged, relative_cost, trained
 RESULTS = Path(__file__).with_name("labels.json")
 RATES, BATCH = dict(lr=2e-3, adam_lr=5e-4), 8
 TEACHERS = 3
-TOGETHER = f"the average of {TEACHERS} such networks"
+ALONE, TOGETHER = f"each of {TEACHERS} such networks", f"the average of {TEACHERS} such networks"
 # (N, 2, C): log p(x | y) of the training pictures, as they are and mirrored, under the network that all go on from or
 # averaged over the teachers
 Reference = Tensor
@@ -124,7 +124,7 @@ def start_of(path: Path, data: ImageDataset, seed: int, steps: int) -> Condition
 
 def table(results: dict) -> str:
     lines = ["| way, weight | bits per dimension | accuracy, % | pictures seen | runs |", "|:--|--:|--:|--:|--:|"]
-    for name in ["start", TOGETHER, *WAYS]:
+    for name in ["start", ALONE, TOGETHER, *WAYS]:
         if runs := [run for key, run in results.items() if key.rpartition(", seed ")[0] == name]:
             bits, right = spread([run["bits"] for run in runs], 3), spread([100 * run["accuracy"] for run in runs], 1)
             seen = statistics.mean(run["pictures seen"] for run in runs)
@@ -135,9 +135,9 @@ def table(results: dict) -> str:
 def draw(results: dict) -> Figure:
     """Accuracy against bits: one line a way, one dot a weight, the means over the seeds."""
     style()
-    figure, axis = plt.subplots(figsize=(6, 4))
+    figure, axis = plt.subplots(figsize=(8, 4))
     points: dict[str, list[tuple[float, float]]] = {}  # of each way, by rising weight
-    for name in ["start", TOGETHER, *WAYS]:
+    for name in ["start", ALONE, TOGETHER, *WAYS]:
         if runs := [run for key, run in results.items() if key.rpartition(", seed ")[0] == name]:
             at = statistics.mean(run["bits"] for run in runs), 100 * statistics.mean(run["accuracy"] for run in runs)
             points.setdefault(name.partition(", ")[0].replace("_", " "), []).append(at)
@@ -167,6 +167,9 @@ def main() -> None:
     reference = taught = reference_of([start], train)
     if any(WAYS[name].loss is distilled for name in names):
         teachers = [start, *(start_of(args.start, train, seed, args.start_steps) for seed in range(1, TEACHERS))]
+        for seed, teacher in enumerate(teachers):
+            if (key := f"{ALONE}, seed {seed}") not in results:
+                results.keep(key, judged(teacher, validation, False) | {"pictures seen": 0})
         taught = reference_of(teachers, train)
         bits, scores = training.validate(start, validation, torch.bfloat16, averaged(teachers))
         results.keep(f"{TOGETHER}, seed 0", {"bits": bits, "accuracy": scores.accuracy, "pictures seen": 0})

@@ -112,7 +112,8 @@ def test_every_way_goes_on_from_one_network(tiny_data, tmp_path, monkeypatch, ca
     ways = ["generative", "hybrid, 4", "two_labels, 4", "contrastive, 4", "distilled, 4"]
     ran(labels, monkeypatch, *ways, "--start", start, "--start-steps", 20, "--steps", 20, "--seeds", 1, "--out", out)
     results = json.loads(out.read_text())
-    assert list(results) == [f"{name}, seed 0" for name in ("start", labels.TOGETHER, *ways)]
+    teachers = [f"{labels.ALONE}, seed {seed}" for seed in range(3)]
+    assert list(results) == ["start, seed 0", *teachers, *(f"{name}, seed 0" for name in (labels.TOGETHER, *ways))]
     assert {path.name for path in tmp_path.glob("*.safetensors")} == {f"start{n}.safetensors" for n in ("", "-1", "-2")}
     assert results["generative, seed 0"]["bits"] < results["start, seed 0"]["bits"]
     assert all(results[f"{way}, seed 0"]["pictures seen"] > 0 for way in ways)
