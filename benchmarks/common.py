@@ -86,3 +86,13 @@ def spread(values: list[float], digits: int) -> str:
     """The mean, and where there are several the standard deviation."""
     around = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.{digits}f}{around}"
+
+
+def table(rows: list[dict], left: int = 1) -> str:
+    """Markdown, with so many columns of words and the others of numbers."""
+
+    def cell(value) -> str:
+        return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+    lines = ["| " + " | ".join(rows[0]) + " |", "|---" * left + "|---:" * (len(rows[0]) - left) + "|"]
+    return "\n".join(lines + ["| " + " | ".join(map(cell, row.values())) + " |" for row in rows])

@@ -106,10 +106,9 @@ def averaged(models: Sequence[ConditionalPixelCNN]) -> Callable[..., Tensor]:
     return log_likelihoods
 
 
-def reference_of(models: Sequence[ConditionalPixelCNN], data: ImageDataset) -> Reference:
+def reference_of(model: ConditionalPixelCNN, data: ImageDataset) -> Reference:
     x, _ = data.tensors()
-    of = averaged(models)
-    return torch.stack([of(None, view, precision=torch.bfloat16) for view in (x, x.flip(3))], dim=1)
+    return torch.stack([class_log_likelihoods(model, view, precision=torch.bfloat16) for view in (x, x.flip(3))], dim=1)
 
 
 def start_of(path: Path, data: ImageDataset, seed: int, steps: int) -> ConditionalPixelCNN:
@@ -164,19 +163,24 @@ def main() -> None:
     results, names = Kept(args.out), args.ways or list(WAYS)
     if "start, seed 0" not in results:
         results.keep("start, seed 0", judged(start, validation, False) | {"pictures seen": 0})
-    reference = taught = reference_of([start], train)
     if any(WAYS[name].loss is distilled for name in names):
         teachers = [start, *(start_of(args.start, train, seed, args.start_steps) for seed in range(1, TEACHERS))]
         for seed, teacher in enumerate(teachers):
             if (key := f"{ALONE}, seed {seed}") not in results:
                 results.keep(key, judged(teacher, validation, False) | {"pictures seen": 0})
-        taught = reference_of(teachers, train)
-        bits, scores = training.validate(start, validation, torch.bfloat16, averaged(teachers))
-        results.keep(f"{TOGETHER}, seed 0", {"bits": bits, "accuracy": scores.accuracy, "pictures seen": 0})
+        if (key := f"{TOGETHER}, seed 0") not in results:
+            bits, scores = training.validate(start, validation, torch.bfloat16, averaged(teachers))
+            results.keep(key, {"bits": bits, "accuracy": scores.accuracy, "pictures seen": 0})
+
+    @functools.cache
+    def reference(network: ConditionalPixelCNN) -> Reference:  # minutes, once, and only for a run that is missing
+        return reference_of(network, train)
+
     for seed in range(args.seeds):
         for name in names:
             if (key := f"{name}, seed {seed}") not in results:
-                loss = WAYS[name].told(taught if WAYS[name].loss is distilled else reference)
+                networks = teachers if WAYS[name].loss is distilled else [start]
+                loss = WAYS[name].told(torch.stack([reference(network) for network in networks]).mean(dim=0))
                 ways = [GoingOn(copy.deepcopy(start), train, BATCH, RATES, each) for each in (loss, generative)]
                 cost = 1.0 if loss is generative else relative_cost(*(way.step for way in ways))
                 steps = round(args.steps / cost)

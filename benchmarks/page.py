@@ -13,6 +13,7 @@ from kit.scores import p_value
 from utils.checkpoints import SHIPPED, write_atomically
 
 from . import drawing, labels, recipes
+from .common import table
 from .shipped import FIRST, WITH_SETTINGS
 
 HERE = Path(__file__).parent
@@ -40,11 +41,9 @@ def percent(share: float | None, digits: int = 1) -> str:
     return "" if share is None else f"{100 * share:.{digits}f}"
 
 
-def table(rows: list[dict[str, str]], left: int = 1) -> str:
-    """Markdown, with so many columns of words and the others of numbers."""
-    aligned = "---|" * left + "---:|" * (len(rows[0]) - left)
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + aligned]
-    return "\n".join(["", *lines, *("| " + " | ".join(row.values()) + " |" for row in rows), ""])
+def block(rows: list[dict[str, str]], left: int = 1) -> str:
+    """A table on lines of its own."""
+    return f"\n{table(rows, left)}\n"
 
 
 def interval(row: dict) -> str:
@@ -71,7 +70,7 @@ def shipped() -> str:
             "accuracy, % (interval)": f"{percent(row['accuracy'], 2)} ({interval(row)})",
             "macro F1, %": percent(row["macro F1"], 2),
         })  # fmt: skip
-    return table(rows)
+    return block(rows)
 
 
 def shipped_in_short() -> str:
@@ -85,7 +84,7 @@ def shipped_in_short() -> str:
         bits, right = f"{results[name]['bits per dimension']:.3f}", f"{percent(results[name]['accuracy'])} %"
         head = {"shipped weights": f"`{name}`", "judged on": pictures}
         rows.append(head | {"bits per colour value, of 8": bits, "right labels": right})
-    return table(rows, left=2)
+    return block(rows, left=2)
 
 
 def hybrid_in_short() -> str:
@@ -113,7 +112,7 @@ def settings() -> str:
                 "forward passes": str(row["forward passes"]),
                 "right alone, p": alone,
             })  # fmt: skip
-    return table(rows)
+    return block(rows)
 
 
 def p_of(row: dict) -> str:
@@ -144,7 +143,7 @@ def classifier() -> str:
          *(f"{percent(row['with temperature'])} %" for row in (cnn, own))),
         ("time for a picture", f"**{cnn_time['ms an image']:.1f} ms**", f"{own_time['ms an image']:.0f} ms"),
     ]  # fmt: skip
-    return table([dict(zip(("519 validation pictures", "CNN", "`cpen455`"), row, strict=True)) for row in rows])
+    return block([dict(zip(("519 validation pictures", "CNN", "`cpen455`"), row, strict=True)) for row in rows])
 
 
 def classifier_pairs() -> str:
@@ -152,7 +151,7 @@ def classifier_pairs() -> str:
     pairs = [
         (f"CNN against `{row['A']}`", f"{row['B alone right']} to {row['A alone right']}", p_of(row)) for row in rows
     ]
-    return table([
+    return block([
         dict(zip(("paired test on the same 519 pictures", "right alone", "p"), pair, strict=True)) for pair in pairs
     ])  # fmt: skip
 
@@ -171,7 +170,7 @@ def covered() -> str:
             {"accuracy": f"{of[0]['missing']} grey, the grey taken as it is"} | cells("grey taken as it is", of)
         )
         rows.append({"accuracy": f"{of[0]['missing']} grey, only the visible rows summed"} | cells("grey left out", of))
-    return table(rows)
+    return block(rows)
 
 
 def no_class() -> str:
@@ -179,7 +178,7 @@ def no_class() -> str:
     for row in quality("pictures of no class"):
         head = {"pictures": row["pictures"], "count": str(row["count"]), "bits per dimension": f"{row['bits/dim']:.2f}"}
         rows.append(head | {name: f"{row[name]:.2f}" for name in ("CNN, largest softmax", "log p(x)", "typicality")})
-    return table(rows)
+    return block(rows)
 
 
 def moved() -> str:
@@ -188,19 +187,19 @@ def moved() -> str:
         shares = {"CNN": f"{percent(row['CNN'])} %", "`cpen455`": f"{percent(row['cpen455'])} %"}
         pixels = {"pixels, the edge repeated": str(row["pixels"])}
         rows.append(pixels | shares | {"bits per dimension": f"{row['bits/dim']:.2f}"})
-    return table(rows, left=0)
+    return block(rows, left=0)
 
 
 def recognised() -> str:
     rows = quality("recognised")
-    return table([
+    return block([
         {name: value if name == "class" else f"{percent(value)} %" for name, value in row.items()} for row in rows
     ])  # fmt: skip
 
 
 def distances() -> str:
     rows = quality("Fréchet distance")
-    return table([
+    return block([
         {name: value if name == "pictures" else f"{round(value, 1) + 0.0:.1f}" for name, value in row.items()}
         for row in rows
     ])  # fmt: skip

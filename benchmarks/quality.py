@@ -32,7 +32,7 @@ from utils.model import ConditionalPixelCNN
 from utils.sampling import generate
 
 from .cnn import BATCH, SmallCNN, held_and_rest, outputs, train_cnn
-from .common import seconds
+from .common import seconds, table
 from .measures import (
     HALVES,
     accuracy,
@@ -249,16 +249,6 @@ def drawn_pictures(s: Setup) -> dict[str, list[dict]]:
     write_atomically(args.out.with_suffix(".png"), lambda path: figure.savefig(path, format="png", dpi=120))
     plt.close(figure)
     return sections
-
-
-def table(rows: list[dict]) -> str:
-    """Markdown."""
-
-    def cell(value) -> str:
-        return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
-
-    lines = ["| " + " | ".join(rows[0]) + " |", "|---" + "|---:" * (len(rows[0]) - 1) + "|"]
-    return "\n".join(lines + ["| " + " | ".join(map(cell, row.values())) + " |" for row in rows])
 
 
 def existing(path: Path, checkpoint: str) -> dict:

@@ -38,7 +38,7 @@ EXPORT_EVERY = 45.0  # seconds; an interruption loses no more
 
 def lines(job: Job) -> Iterator[dict]:
     """One dict for the run: the flagship's first, or what is left of it, and once it is finished its hybrid phase, with
-    the cross-entropy of Bayes' rule in the loss, as `cpen455-hybrid` was trained."""
+    the cross-entropy of the label in the loss."""
     started, (dataset, pictures) = time.monotonic(), job.pictures("train")
     common = dict(dataset=dataset, device=job.device.type, wandb="off", train_limit=len(pictures) if job.tiny else 0)
     runs = job.out / ("tiny-runs" if job.tiny else "runs")
