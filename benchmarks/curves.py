@@ -17,18 +17,18 @@ FIGURE = Path(__file__).parents[1] / "checkpoints" / "cpen455-curves.png"
 
 
 def draw(about: dict) -> Figure:
-    """One panel a measure, one colour a run; each run begins with the weights that the one before it ended with."""
+    """One panel a measure, one colour a run; a run begins with the weights that the one before it ended with."""
     style()
     figure, panels = plt.subplots(1, 2, figsize=(9, 4), sharex=True)
     for panel, measure in zip(panels, ("bits per dimension", "accuracy, %"), strict=True):
-        start = 1
+        before = 0
         for number, (run, colour) in enumerate(zip(about["runs"], PALETTE, strict=False), 1):
-            epochs = range(start, start + len(run[measure]))
+            epochs = [before + epoch for epoch in run["epoch"]]
             panel.plot(epochs, run[measure], ".-", color=colour, label=f"run {number}: {run['flags']}")
-            start = epochs.stop
+            before = epochs[-1]
         panel.set(xlabel="epoch", ylabel=measure)
         panel.grid(axis="y", color="0.9")
-    figure.suptitle(f"{about['weights']} after each epoch, {about['split']}, {about['count']} pictures", fontsize=10)
+    figure.suptitle(f"{about['weights']} in training: {about['split']}, {about['count']} pictures", fontsize=10)
     figure.legend(
         *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=9
     )

@@ -79,6 +79,11 @@ def classification(logits: Tensor, y: Tensor, temperature: float) -> dict:
     }
 
 
+def right_alone(first: Tensor, second: Tensor) -> tuple[int, int]:
+    """Of two bool (N,) that say which pictures each names right: how many only the first does, and only the second."""
+    return int((first & ~second).sum()), int((second & ~first).sum())
+
+
 def accuracy(logits: Tensor, y: Tensor) -> float:
     return score(logits.argmax(1), y, logits.shape[1]).accuracy
 

@@ -77,6 +77,7 @@ def shipped_in_short() -> str:
     on = {
         "cartoons": "500 test pictures, drawn by the kit",
         "cpen455": "519 validation photographs of the course",
+        "cpen455 --mirror": "the same, mirrored too",
         "cpen455-hybrid": "the same 519 photographs",
     }
     results, rows = read("shipped"), []
@@ -90,10 +91,10 @@ def shipped_in_short() -> str:
 def hybrid_in_short() -> str:
     row = read("shipped")["cpen455-hybrid"]
     alone = row["right alone"], row[f"{FIRST} right alone"]
-    chance = f"chance would split these {sum(alone)} at least so unevenly in {percent(row['p'], 0)} of 100 cases"
+    chance = f"these {sum(alone)} would split at least so unevenly in {percent(row['p'], 0)} of 100 cases"
     return (
         f"it alone is right {alone[0]} times and `{FIRST}` alone {alone[1]} times; "
-        f"if both were equally good, {chance} (sign test, {p_value(row['p'])})"
+        f"if both were equally good, {chance} (sign test)"
     )
 
 
@@ -205,6 +206,30 @@ def distances() -> str:
     ])  # fmt: skip
 
 
+def worth() -> str:
+    row, spread = quality("what knowing the class is worth")[0], "(standard error)"
+    mean = f"{row['bits of a picture']:.2f} ± {row['standard error']:.2f} {spread}"
+    return f"the median over {row['count']} pictures is {row['median']:.2f} and the mean {mean}"
+
+
+def picture_bits() -> str:
+    return f"about {round(read('shipped')[FIRST]['bits per dimension'] * 3 * 32 * 32, -2):,.0f} bits"
+
+
+def changed_by_calibration() -> str:
+    row = next(row for row in quality("paired tests") if row["A"].startswith(f"{FIRST} --calibrate"))
+    changed = f"{row['A alone right']} became right, {row['B alone right']} wrong"
+    return f"{row['labels that differ']} of {row['count']} pictures here ({changed})"
+
+
+def copies() -> str:
+    rows: dict[str, dict[str, str]] = {}
+    for row in quality("nearest training picture"):
+        of, digits = rows.setdefault(row["pictures"], {"pictures": row["pictures"]}), 2 + (row["space"] == "features")
+        of |= {f"{row['space']}, {which}": f"{row[which]:.{digits}f}" for which in ("median", "closest")}
+    return block(list(rows.values()))
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "shipped in short": shipped_in_short,
     "hybrid in short": hybrid_in_short,
@@ -217,6 +242,10 @@ PARTS: dict[str, Callable[[], str]] = {
     "moved": moved,
     "recognised": recognised,
     "distances": distances,
+    "copies": copies,
+    "worth": worth,
+    "picture bits": picture_bits,
+    "changed by calibration": changed_by_calibration,
     "recipes": lambda: f"\n{recipes.table(read('recipes'))}\n",
     "labels": lambda: f"\n{labels.table(read('labels'))}\n",
     "drawing": lambda: f"\n{drawing.table(read('drawing'))}\n",

@@ -43,6 +43,7 @@ from .measures import (
     nearest,
     nearest_other,
     pictures_of_no_class,
+    right_alone,
     row_log_likelihoods,
     rows_of,
 )
@@ -148,7 +149,7 @@ def compared(s: Setup) -> dict[str, list[dict]]:
     for a, b in pairs:
         row: dict = {"A": a, "B": b, "count": count}
         row |= {f"{which}'s accuracy": float(right[name].double().mean()) for which, name in (("A", a), ("B", b))}
-        alone = int((right[a] & ~right[b]).sum()), int((right[b] & ~right[a]).sum())
+        alone = right_alone(right[a], right[b])
         row |= {"labels that differ": int((labels[a] != labels[b]).sum())}
         rows.append(row | {"A alone right": alone[0], "B alone right": alone[1], "p": sign_test(*alone)})
     return {"paired tests": rows}

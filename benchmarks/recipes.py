@@ -31,12 +31,12 @@ RESULTS = Path(__file__).with_name("recipes.json")
 LATTICE = 8  # pixels: the chroma blocks of a 4:2:0 JPEG, 16 wide, halved with the picture from 64x64 to 32x32
 MOVED = (1, 4, 8)  # pixels to the right
 EMA_DECAY, WARMUP = 0.99, 100  # of runs so short
-BASE = dict(nr_filters=24, dropout=0.0, fusion="upstream,middle,late,film", ema_decay=EMA_DECAY, warmup=WARMUP)
+BASE = dict(nr_filters=24, nr_logistic_mix=5, dropout=0.0, turn=0.0, ema_decay=EMA_DECAY, warmup=WARMUP)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What differs from the preset `best` at 24 filters.
+    """What differs from the preset `best` with the fields of `BASE`.
 
     Args:
         says: what it is, for the table.

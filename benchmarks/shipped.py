@@ -13,6 +13,7 @@ from utils.checkpoints import SHIPPED
 from utils.classify import calibration_error, fit_calibration, log_posterior, score
 
 from .common import Kept
+from .measures import right_alone
 
 RESULTS = Path(__file__).with_name("shipped.json")
 FIRST = "cpen455"  # the others on the same pictures are compared with it
@@ -74,7 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
             of_first = right[FIRST]
         for key, row in rows.items():
             if dataset == SHIPPED[FIRST] and key != FIRST:
-                alone = int((right[key] & ~of_first).sum()), int((of_first & ~right[key]).sum())
+                alone = right_alone(right[key], of_first)
                 row |= {"right alone": alone[0], f"{FIRST} right alone": alone[1], "p": sign_test(*alone)}
             results.keep(key, row)
 

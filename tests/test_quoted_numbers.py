@@ -420,7 +420,7 @@ def test_the_sources_are_read_rightly():
     assert accuracy_and_bits("fusion.yaml", ["film"]) == {"film": (70.2, 3.2, 4.153, 0.033)}
     assert measured(results(), "bits per dimension", choice="batches of 8") == -0.44
     assert classifies("accuracy", "CNN") == pytest.approx(0.9306, abs=1e-4)
-    assert number_in("checkpoints/README.md", rf"seen, {N} hours of the clock") == 5.9
+    assert number_in("checkpoints/README.md", rf"seen, {N} hours of the clock") == 4.9
     assert (
         number_in(SWEEPS, rf"In batches of {N} Muon at the best rate tried, which is the highest, saves {N} bits", 1)
         == 0.22

@@ -203,15 +203,16 @@ def test_figures_and_exercises_that_teachers_are_sent_to_are_there():
 
 
 def test_the_curves_are_those_of_the_weights(tmp_path):
-    """Each run has as many epochs as the model card says, and the last one ends at the shipped weights' scores."""
+    """Each run has the epochs of the model card, and the last one ends at the shipped weights' scores."""
     about = json.loads(curves.NUMBERS.read_text(encoding="utf-8"))
-    epochs = [len(run["bits per dimension"]) for run in about["runs"]]
-    assert epochs == [len(run["accuracy, %"]) for run in about["runs"]] == [24, 16, 14, 12]
-    (row,) = (line for line in text_of("RESULTS.md").splitlines() if line.startswith("| `cpen455` | 2,309,804 |"))
+    assert [run["epoch"][-1] for run in about["runs"]] == [20, 24]
+    for run in about["runs"]:
+        assert len(run["epoch"]) == len(run["bits per dimension"]) == len(run["accuracy, %"])
+    (row,) = (line for line in text_of("RESULTS.md").splitlines() if line.startswith("| `cpen455` | 5,178,456 |"))
     bits, accuracy = (float(re.match(r"[\d.]+", cell.strip())[0]) for cell in row.split("|")[4:6])
     last = about["runs"][-1]
-    assert last["bits per dimension"][-1] == round(bits, 2)
-    assert abs(last["accuracy, %"][-1] - accuracy) < 0.3, "in bfloat16 one picture of 519 is named otherwise"
+    assert abs(last["bits per dimension"][-1] - bits) < 0.002, "in bfloat16"
+    assert abs(last["accuracy, %"][-1] - accuracy) < 0.5, "in bfloat16 two pictures of 519 are named otherwise"
     command = [sys.executable, "-m", "benchmarks.curves", "--out", str(tmp_path / "curves.png")]
     subprocess.run(command, cwd=ROOT, check=True)
     from PIL import Image
@@ -274,7 +275,7 @@ def test_moved_and_drawn_pictures_are_as_measured():
     shown = [row for row in rows_under("Its pictures, judged by that CNN") if "class" in row]
     for row, true in zip(shown, quality("recognised by the CNN"), strict=True):
         assert row["class"] == true["class"]
-        assert all(agree(row[kind], true[kind], percent=True) for kind in ("drawn", "validation"))
+        assert all(agree(row[kind], true[kind], percent=True) for kind in ("drawn", "guided", "validation"))
 
 
 def test_paired_tests_are_as_measured():
@@ -303,7 +304,8 @@ def test_paired_tests_are_as_measured():
 
 
 def test_distances_are_as_measured():
-    for row, true in zip(rows_under("Its pictures, judged by that CNN")[4:], quality("Fréchet distance"), strict=True):
+    shown = [row for row in rows_under("Its pictures, judged by that CNN") if "extrapolated" in row]
+    for row, true in zip(shown, quality("Fréchet distance"), strict=True):
         assert row.keys() - {"#"} == true.keys()
         for column in true.keys() - {"pictures"}:
             assert agree(row[column], true[column]), (row, column)

@@ -21,7 +21,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "checkpoints"
 RUNS = FOLDER / "runs"
 # the shipped weights, and the data set that each was trained on
 SHIPPED = {"cartoons": "cartoons", "cartoons-hard": "cartoons-hard"}
-SHIPPED |= dict.fromkeys(("cpen455", "cpen455-wide", "cpen455-hybrid", "cpen455-64x64"), "cpen455")
+SHIPPED |= dict.fromkeys(("cpen455", "cpen455-hybrid", "cpen455-64x64"), "cpen455")
 METADATA_KEY = "conditional-pixelcnn"
 
 

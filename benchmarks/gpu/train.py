@@ -23,8 +23,8 @@ from ..common import seconds
 from ..training import tuned_step
 from .common import Job
 
-# the recipe of the preset `best`, its dropout, flips and averages too, turned, with the original's filters and mixtures
-FLAGSHIP = dict(preset="best", nr_filters=160, nr_logistic_mix=10, batch_size=64, turn=0.5)
+# the recipe of the preset `best`, its dropout, flips, turns and averages too, with the original's filters
+FLAGSHIP = dict(preset="best", nr_filters=160, batch_size=64)
 SMALLER = (128, 100, 64, 40, 24)  # filters, where the minutes do not allow more
 SIZE = ("nr_resnet", "nr_filters", "nr_logistic_mix", "image_size", "fusion")
 HYBRID_RECIPE = dict(
