@@ -31,6 +31,7 @@ from .going_on import Loss, generative, gone_on
 from .measures import frechet_distances, nearest_other
 
 RESULTS = Path(__file__).with_name("drawing.json")
+REAL = "validation pictures"
 COARSE_STEPS = 4000
 DRAWN_AT_ONCE = 64
 
@@ -107,12 +108,13 @@ SETTINGS = {
 
 
 def table(results: dict) -> str:
-    first = next(iter(results.values()))
+    classes = results[REAL]["recognised"]
     lines = [
-        f"| setting | {' | '.join(first['recognised'])} | Fréchet distance | to the nearest other |",
-        "|:--|" + "--:|" * (len(first["recognised"]) + 2),
+        f"| setting | {' | '.join(classes)} | Fréchet distance | to the nearest other |",
+        "|:--|" + "--:|" * (len(classes) + 2),
     ]
-    for name, row in results.items():
+    for name in (name for name in (REAL, *SETTINGS) if name in results):
+        row = results[name]
         shares = " | ".join(f"{share:.0%}" for share in row["recognised"].values())
         lines.append(f"| {name} | {shares} | {row['Fréchet distance']:.1f} | {row['to the nearest other']:.3f} |")
     return "\n".join(lines)
@@ -145,7 +147,7 @@ def main() -> None:
             "checkpoint": args.checkpoint,
         }
 
-    results.keep("validation pictures", judged(*validation.tensors()))
+    results.keep(REAL, judged(*validation.tensors()))
     labels = torch.arange(len(train.classes)).repeat(args.per_class)
     for name in args.settings or SETTINGS:
         if name in results:
