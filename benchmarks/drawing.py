@@ -24,6 +24,7 @@ from utils.data import load_split
 from utils.model import ConditionalPixelCNN
 from utils.sampling import generate
 
+from . import common
 from .cascade import FINE_BATCH, FINE_RATES, CoarseToFine, loss_given_coarse
 from .cnn import held_and_rest, outputs, train_cnn
 from .common import Kept
@@ -108,16 +109,13 @@ SETTINGS = {
 
 
 def table(results: dict) -> str:
-    classes = results[REAL]["recognised"]
-    lines = [
-        f"| setting | {' | '.join(classes)} | Fréchet distance | to the nearest other |",
-        "|:--|" + "--:|" * (len(classes) + 2),
-    ]
+    rows = []
     for name in (name for name in (REAL, *SETTINGS) if name in results):
-        row = results[name]
-        shares = " | ".join(f"{share:.0%}" for share in row["recognised"].values())
-        lines.append(f"| {name} | {shares} | {row['Fréchet distance']:.1f} | {row['to the nearest other']:.3f} |")
-    return "\n".join(lines)
+        found = results[name]
+        shares = {of: f"{share:.0%}" for of, share in found["recognised"].items()}
+        distance = {"Fréchet distance": f"{found['Fréchet distance']:.1f}"}
+        rows.append({"setting": name} | shares | distance | {"to the nearest other": found["to the nearest other"]})
+    return common.table(rows)
 
 
 def main() -> None:

@@ -207,8 +207,8 @@ def distances() -> str:
 
 
 def worth() -> str:
-    row, spread = quality("what knowing the class is worth")[0], "(standard error)"
-    mean = f"{row['bits of a picture']:.2f} ± {row['standard error']:.2f} {spread}"
+    row = quality("what knowing the class is worth")[0]
+    mean = f"{row['bits of a picture']:.2f} ± {row['standard error']:.2f} (standard error)"
     return f"the median over {row['count']} pictures is {row['median']:.2f} and the mean {mean}"
 
 
