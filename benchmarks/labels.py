@@ -28,6 +28,7 @@ from utils.figures import PALETTE, style
 from utils.model import ConditionalPixelCNN
 from utils.training import SOFTNESS
 
+from . import common
 from .common import Kept, spread
 from .going_on import GoingOn, Loss, generative, gone_on
 from .recipes import RECIPES, judged, relative_cost, trained
@@ -122,13 +123,17 @@ def start_of(path: Path, data: ImageDataset, seed: int, steps: int) -> Condition
 
 
 def table(results: dict) -> str:
-    lines = ["| way, weight | bits per dimension | accuracy, % | pictures seen | runs |", "|:--|--:|--:|--:|--:|"]
+    rows = []
     for name in ["start", ALONE, TOGETHER, *WAYS]:
         if runs := [run for key, run in results.items() if key.rpartition(", seed ")[0] == name]:
-            bits, right = spread([run["bits"] for run in runs], 3), spread([100 * run["accuracy"] for run in runs], 1)
-            seen = statistics.mean(run["pictures seen"] for run in runs)
-            lines.append(f"| {name.replace('_', ' ')} | {bits} | {right} | {seen:,.0f} | {len(runs)} |")
-    return "\n".join(lines)
+            rows.append({
+                "way, weight": name.replace("_", " "),
+                "bits per dimension": spread([run["bits"] for run in runs], 3),
+                "accuracy, %": spread([100 * run["accuracy"] for run in runs], 1),
+                "pictures seen": f"{statistics.mean(run['pictures seen'] for run in runs):,.0f}",
+                "runs": str(len(runs)),
+            })  # fmt: skip
+    return common.table(rows)
 
 
 def draw(results: dict) -> Figure:

@@ -25,6 +25,7 @@ from utils.layers import DownRightShiftedConv2d, DownShiftedConv2d, ShiftedConv2
 from utils.model import ConditionalPixelCNN
 from utils.training import TrainConfig
 
+from . import common
 from .common import Kept, spread
 
 RESULTS = Path(__file__).with_name("recipes.json")
@@ -262,25 +263,21 @@ def judged(model: ConditionalPixelCNN, data: ImageDataset, moved: bool) -> dict:
 
 
 def table(results: dict) -> str:
-    lines = [
-        "| recipe | bits per dimension | accuracy, % | moved by 1, 4, 8 pixels, % | pictures seen | runs |",
-        "|:--|--:|--:|--:|--:|--:|",
-    ]
+    rows = []
     for name, recipe in RECIPES.items():
         runs = [run for key, run in results.items() if key.rpartition(",")[0] == name]
         if not runs:
             continue
         columns = [[100 * run["accuracy moved"][str(m)] for run in runs if run["accuracy moved"]] for m in MOVED]
-        cells = [
-            recipe.says,
-            spread([run["bits"] for run in runs], 3),
-            spread([100 * run["accuracy"] for run in runs], 1),
-            ", ".join(f"{statistics.mean(column):.0f}" for column in columns if column),
-            f"{statistics.mean(run['pictures seen'] for run in runs):,.0f}",
-            str(len(runs)),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append({
+            "recipe": recipe.says,
+            "bits per dimension": spread([run["bits"] for run in runs], 3),
+            "accuracy, %": spread([100 * run["accuracy"] for run in runs], 1),
+            "moved by 1, 4, 8 pixels, %": ", ".join(f"{statistics.mean(column):.0f}" for column in columns if column),
+            "pictures seen": f"{statistics.mean(run['pictures seen'] for run in runs):,.0f}",
+            "runs": str(len(runs)),
+        })  # fmt: skip
+    return common.table(rows)
 
 
 def main() -> None:
