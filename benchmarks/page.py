@@ -247,6 +247,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "picture bits": picture_bits,
     "changed by calibration": changed_by_calibration,
     "recipes": lambda: f"\n{recipes.table(read('recipes'))}\n",
+    "recipes longer": lambda: f"\n{recipes.table(read('recipes-longer'))}\n",
     "labels": lambda: f"\n{labels.table(read('labels'))}\n",
     "drawing": lambda: f"\n{drawing.table(read('drawing'))}\n",
 }
