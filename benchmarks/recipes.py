@@ -46,7 +46,7 @@ class Recipe:
         batch: pictures in a step at a share of the time; None is the config's.
         pictures: what a batch (B, 3, 32, 32) becomes at a share of the time.
         build: from the fresh network and its config to its optimiser.
-        tells_place: the network is told where in the lattice of 8 each pixel lies.
+        tells_place: the network is told each pixel's row and column, counted modulo so many pixels; 0: it is not.
         moves: pictures are moved by up to so many pixels, and `tells_place` says by how many.
         tells_flip: a mirrored picture has labels of its own.
     """
@@ -57,7 +57,7 @@ class Recipe:
     batch: Callable[[float], int] | None = None
     pictures: Callable[[Tensor, float], Tensor] = lambda x, share: x
     build: Callable[[ConditionalPixelCNN, TrainConfig], torch.optim.Optimizer] = training.build_optimizer
-    tells_place: bool = False
+    tells_place: int = 0
     moves: int = 0
     tells_flip: bool = False
 
@@ -102,25 +102,27 @@ def with_momentum(model: ConditionalPixelCNN, config: TrainConfig, momentum: flo
 
 
 class ToldPlace(nn.Module):
-    """A first layer that also reads the row and the column within the lattice, one-hot."""
+    """A first layer that also reads the row and the column modulo `period`, one-hot."""
 
-    def __init__(self, layer: ShiftedConv2d):
+    def __init__(self, layer: ShiftedConv2d, period: int):
         super().__init__()
-        self.layer, self.moves = layer, torch.zeros(2, 1, dtype=torch.long)  # (2, B): how far down and right
+        self.layer, self.period = layer, period
+        self.moves = torch.zeros(2, 1, dtype=torch.long)  # (2, B): how far down and right
 
     def forward(self, x: Tensor) -> Tensor:
         pixels = torch.arange(x.shape[2], device=x.device)
-        rows, columns = (F.one_hot((pixels - by[:, None]) % LATTICE, LATTICE).to(x) for by in self.moves)  # (B, S, 8)
-        rows, columns = rows.mT[..., None], columns.mT[:, :, None]  # (B, 8, S, 1), (B, 8, 1, S)
-        shape = (len(x), LATTICE, *x.shape[2:])
+        rows, columns = (pixels - by[:, None] for by in self.moves)  # (B, S)
+        rows, columns = (F.one_hot(at % self.period, self.period).to(x).mT for at in (rows, columns))  # (B, P, S)
+        rows, columns = rows[..., None], columns[:, :, None]  # (B, P, S, 1), (B, P, 1, S)
+        shape = (len(x), self.period, *x.shape[2:])
         return self.layer(torch.cat([x, rows.expand(shape), columns.expand(shape)], dim=1))
 
 
-def tell_place(model: ConditionalPixelCNN) -> None:
-    size, channels = model.config.nr_filters, 4 + 2 * LATTICE
-    model.u_first = ToldPlace(DownShiftedConv2d(channels, size, (2, 3)))
-    model.ul_first_above = ToldPlace(DownShiftedConv2d(channels, size, (1, 3)))
-    model.ul_first_left = ToldPlace(DownRightShiftedConv2d(channels, size, (2, 1)))
+def tell_place(model: ConditionalPixelCNN, period: int) -> None:
+    size, channels = model.config.nr_filters, 4 + 2 * period
+    model.u_first = ToldPlace(DownShiftedConv2d(channels, size, (2, 3)), period)
+    model.ul_first_above = ToldPlace(DownShiftedConv2d(channels, size, (1, 3)), period)
+    model.ul_first_left = ToldPlace(DownRightShiftedConv2d(channels, size, (2, 1)), period)
 
 
 ADAM = dict(optimizer="adam", lr=0.02)
@@ -150,9 +152,10 @@ RECIPES = {
         "pictures of half the size, 32 a step, for 30 % of the time",
         batch=lambda share: 32 if share < 0.3 else 8, pictures=first(0.3, halved),
     ),
-    "place": Recipe("told the place in the lattice of 8", tells_place=True),
+    "place": Recipe("told the place in the lattice of 8", tells_place=LATTICE),
+    "place-in-picture": Recipe("told the place in the picture", tells_place=32),
     "moved": Recipe("moved by up to 4 pixels, not told", dict(shift=4)),
-    "moved-told": Recipe("moved by up to 4 pixels, told by the place", tells_place=True, moves=4),
+    "moved-told": Recipe("moved by up to 4 pixels, told by the place", tells_place=LATTICE, moves=4),
     "flip-told": Recipe("told whether it is mirrored", tells_flip=True),
     "no-flip": Recipe("not mirrored", dict(flip=False)),
 }  # fmt: skip
@@ -190,7 +193,7 @@ def begun(recipe: Recipe, data: ImageDataset, seed: int) -> tuple[ConditionalPix
     torch.manual_seed(seed)
     model = ConditionalPixelCNN(model_config)
     if recipe.tells_place:
-        tell_place(model)
+        tell_place(model, recipe.tells_place)
     training.initialise(model, data.images, data.labels, seed)
     return model.train(), config
 

@@ -72,7 +72,7 @@ def test_what_was_made_is_not_made_again(tiny_data, tmp_path, monkeypatch, capsy
 
 
 def test_the_place_says_where_a_pixel_was_before_it_was_moved():
-    layer = recipes.ToldPlace(torch.nn.Identity())
+    layer = recipes.ToldPlace(torch.nn.Identity(), recipes.LATTICE)
     layer.moves = torch.tensor([[0, 3], [0, -2]])  # the second picture 3 down and 2 to the left
     told = layer(torch.zeros(2, 4, 12, 12))[:, 4:]
     rows, columns = told[:, :8].argmax(1), told[:, 8:].argmax(1)
