@@ -230,6 +230,20 @@ def copies() -> str:
     return block(list(rows.values()))
 
 
+# recipes.json, recipes-longer.json, labels.json, drawing.json
+
+TABLES = {
+    "recipes": recipes.table,
+    "recipes-longer": recipes.table,
+    "labels": labels.table,
+    "drawing": drawing.table,
+}
+
+
+def runs(name: str) -> str:
+    return f"\n{TABLES[name](read(name))}\n"
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "shipped in short": shipped_in_short,
     "hybrid in short": hybrid_in_short,
@@ -246,11 +260,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "worth": worth,
     "picture bits": picture_bits,
     "changed by calibration": changed_by_calibration,
-    "recipes": lambda: f"\n{recipes.table(read('recipes'))}\n",
-    "recipes longer": lambda: f"\n{recipes.table(read('recipes-longer'))}\n",
-    "labels": lambda: f"\n{labels.table(read('labels'))}\n",
-    "drawing": lambda: f"\n{drawing.table(read('drawing'))}\n",
 }
+PARTS |= {name: functools.partial(runs, name) for name in TABLES}
 PARTS |= {f"card {name}": functools.partial(card, name) for name in SHIPPED}
 PARTS |= {f"pair {name}": functools.partial(pair, name) for name in SHIPPED}
 

@@ -110,11 +110,10 @@ class ToldPlace(nn.Module):
         self.moves = torch.zeros(2, 1, dtype=torch.long)  # (2, B): how far down and right
 
     def forward(self, x: Tensor) -> Tensor:
-        pixels = torch.arange(x.shape[2], device=x.device)
-        rows, columns = (pixels - by[:, None] for by in self.moves)  # (B, S)
-        rows, columns = (F.one_hot(at % self.period, self.period).to(x).mT for at in (rows, columns))  # (B, P, S)
-        rows, columns = rows[..., None], columns[:, :, None]  # (B, P, S, 1), (B, P, 1, S)
-        shape = (len(x), self.period, *x.shape[2:])
+        period, pixels = self.period, torch.arange(x.shape[2], device=x.device)
+        rows, columns = (F.one_hot((pixels - by[:, None]) % period, period).to(x) for by in self.moves)  # (B, S, P)
+        rows, columns = rows.mT[..., None], columns.mT[:, :, None]  # (B, P, S, 1), (B, P, 1, S)
+        shape = (len(x), period, *x.shape[2:])
         return self.layer(torch.cat([x, rows.expand(shape), columns.expand(shape)], dim=1))
 
 
