@@ -4,7 +4,7 @@ IN_VENV := .venv/bin/python
 CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 MINUTES ?= 10
 
-.PHONY: demo lab test test-browser chromium notebooks report bench gpu kaggle colab
+.PHONY: demo lab test test-browser chromium notebooks report page bench gpu kaggle colab
 .DELETE_ON_ERROR:
 
 demo: .venv/ready
@@ -32,6 +32,10 @@ notebooks: .venv/ready
 # one page from notebook 08: make report RUN=mine, or RUN="mine other" side by side
 report: .venv/ready
 	@$(IN_VENV) -m kit report $(call typed,RUN)
+
+# the page on which the cartoons are drawn in a browser, in dist/page, shown at an address of this machine
+page: .venv/ready
+	@$(IN_VENV) -m kit page --checkpoint cartoons --serve
 
 bench: .venv/ready
 	$(IN_VENV) -m benchmarks

@@ -20,7 +20,7 @@ from . import console
 
 COMMANDS = (
     "demo", "train", "evaluate", "generate", "classify", "data", "fid", "submit", "leaderboard", "course-export",
-    "sweep", "report", "doctor", "release", "grade",
+    "sweep", "report", "page", "doctor", "release", "grade",
 )  # fmt: skip
 NO_MEMORY = ("out of memory", "allocate memory", "enough memory")  # CUDA's and MPS's, Linux's, Windows'
 

@@ -8,7 +8,7 @@ from utils.device import pick_device
 from utils.figures import gallery, save_png
 from utils.training import check_seed
 
-from .. import distributed
+from .. import distributed, page
 from ..cuda_graphs import generate_by_graphs
 from ..platforms import load_model
 from ..samples import new_folder, save_samples
@@ -24,6 +24,7 @@ def run(
     temperature: float = 1.0,
     guidance: float = 0.0,
     cuda_graphs: bool = False,
+    for_page: bool = False,
 ) -> None:
     """draw pictures of every class
 
@@ -40,9 +41,12 @@ def run(
             pictures that are far easier to recognise and vary less. It takes a pass for every class.
         cuda_graphs: draw by CUDA graphs, on one NVIDIA GPU. No GPU has run this yet: that it draws the same, and
             faster, is still to be seen; `make gpu` tells.
+        for_page: draw what the page of `python -m kit page` draws at these settings, from its random numbers.
     """
     check_seed(seed)
-    model = load_model(checkpoint, pick_device(device))
+    if for_page and (guidance or cuda_graphs or device not in ("auto", "cpu")):
+        raise UsageError("--for-page draws as the page does: leave out --guidance, --cuda-graphs and --device")
+    model = load_model(checkpoint, "cpu" if for_page else pick_device(device))
     if cuda_graphs and (next(model.parameters()).device.type != "cuda" or distributed.size() > 1):
         raise UsageError("--cuda-graphs is for one NVIDIA GPU, in one process")
     if cuda_graphs and guidance:
@@ -56,6 +60,8 @@ def run(
         how: dict = {"temperature": temperature, "on_row": lambda *_: bar.update()}
         if cuda_graphs:
             images = generate_by_graphs(model, labels, generator=torch.Generator().manual_seed(seed), **how)
+        elif for_page:
+            images = page.draw(model, labels, seed, **how)
         else:
             images = distributed.generate(model, labels, seed, guidance=guidance, **how)
     if not others:
