@@ -25,7 +25,7 @@ function fail(sentence) {
 
 /** A number that is typed, or null while what is typed is none of those that the control takes. */
 const typed = id => ($(id).checkValidity() ? $(id).valueAsNumber : null);
-const percent = p => (p >= 0.0005 ? `${(100 * p).toFixed(p < 0.0995 ? 1 : 0)} %` : "below 0.05 %");
+const percent = p => (p >= 0.0005 ? `${(100 * p).toFixed(p < 0.0995 ? 1 : 0)}\u00a0%` : "below 0.05\u00a0%");
 const bits = nats => -nats / Math.LN2;
 const sum = values => values.reduce((total, value) => total + value, 0);
 
@@ -209,7 +209,7 @@ function barsOf(components, drawn, colour) {
     components.forEach(({masses}, n) => {
       const height = 150 * masses[byte] / most;
       pen.fillStyle = PALETTE[n % PALETTE.length];
-      pen.fillRect(4 * byte, bottom - height, 3, height);
+      pen.fillRect(4 * byte, bottom - height, 4, height);
       bottom -= height;
     });
   }
