@@ -44,7 +44,7 @@ function convolve(tape, input, conv, {stride = 1, down = 0, right = 0, output = 
         for (let b = 0; b < conv.columns; b++) {
           const row = (i - down) * stride - top + a, column = (j - right) * stride - left + b;
           if (row < 0 || column < 0 || column >= input.width) continue;
-          places.push([to, row * input.width + column, conv.at(a, b)]);
+          places.push([to, row * input.width + column, conv.taps[a * conv.columns + b]]);
         }
       }
     }
@@ -64,7 +64,7 @@ function convolveUp(tape, input, conv) {
         for (let b = 0; b < conv.columns; b++) {
           const column = 2 * j - left + b;
           if (column < 0 || column >= result.width) continue;
-          places.push([(2 * i + a) * result.width + column, i * input.width + j, conv.at(a, b)]);
+          places.push([(2 * i + a) * result.width + column, i * input.width + j, conv.taps[a * conv.columns + b]]);
         }
       }
     }
@@ -160,10 +160,10 @@ function forward(tape, parts, x) {
     }
     if (s > 0) [u, ul] = [convolveUp(tape, u, parts.upConvs[s - 1].u), convolveUp(tape, ul, parts.upConvs[s - 1].ul)];
   }
-  const elus = concatElus(tape, [ul]), {nrOut, nrIn, bias, at} = parts.head; // the head reads the first half, elu(ul)
+  const elus = concatElus(tape, [ul]), {nrOut, nrIn, bias, taps: [tap]} = parts.head; // the head reads the first half, elu(ul)
   const weight = new Float64Array(nrOut * 2 * nrIn);
-  for (let o = 0; o < nrOut; o++) weight.set(at(0, 0).subarray(o * nrIn, (o + 1) * nrIn), o * 2 * nrIn);
-  return convolve(tape, elus, {rows: 1, columns: 1, nrIn: 2 * nrIn, nrOut, bias, at: () => weight});
+  for (let o = 0; o < nrOut; o++) weight.set(tap.subarray(o * nrIn, (o + 1) * nrIn), o * 2 * nrIn);
+  return convolve(tape, elus, {rows: 1, columns: 1, nrIn: 2 * nrIn, nrOut, bias, taps: [weight]});
 }
 
 /** The brightness that a mixture expects, the mean of its three colours, each given the colours before it in bytes (3);

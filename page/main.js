@@ -11,21 +11,32 @@ const MOST_CLASSES = 8; // in the table of classes: of more the likeliest
 let model, size; // {config, classNames}, and how many pixels wide a picture is
 let workers; // two draw and judge; the third looks back, so that drawing never waits for it
 let job = 0;
-let request = null; // the drawing under way: its settings, when it began, how many rows are missing
+let request = null; // the newest drawing: its settings, when it began, how many rows are missing
 let pictures = []; // each {bytes, canvas, mark}
 let lookJob = 0, shownLook = 0, lookedAt = null; // what is asked of the worker that looks back, and what is shown of it
 let easel = null; // the upper half, bytes (S / 2, S, 3), and where the brush is
-let verdict = null; // each class's nats for the picture judged: {bytes, nats: {label: (S, S)}}
+let verdict = null; // of the picture judged its number, its bytes, and each label's nats (S, S)
 
 function fail(sentence) {
+  $("loading").hidden = true;
   $("trouble").textContent = sentence;
   $("trouble").hidden = false;
   $("all").hidden = true;
 }
 
-/** A number that is typed, or null while what is typed is none of those that the control takes. */
-const typed = id => ($(id).checkValidity() ? $(id).valueAsNumber : null);
-const percent = p => (p >= 0.0005 ? `${(100 * p).toFixed(p < 0.0995 ? 1 : 0)}\u00a0%` : "below 0.05\u00a0%");
+/** The numbers typed into these fields; null for one that is out of range, of which a sentence says so. */
+function typed(where, ...ids) {
+  const wrong = ids.map($).filter(field => !field.checkValidity());
+  for (const id of ids) $(id).setAttribute("aria-invalid", wrong.includes($(id)));
+  const sentences = wrong.map(({labels, min, max}) => `${labels[0].textContent.trim()}: a whole number from ${min} to ${max}.`);
+  if ($(where).textContent !== sentences.join(" ")) $(where).textContent = sentences.join(" ");
+  return ids.map(id => (wrong.includes($(id)) ? null : $(id).valueAsNumber));
+}
+
+/** Greys a button out. It can still have the focus, which would otherwise be lost. */
+const enable = (on, ...ids) => ids.forEach(id => $(id).setAttribute("aria-disabled", String(!on)));
+
+const percent = p => (p >= 0.0005 ? `${(100 * p).toFixed(p < 0.9995 ? 1 : 0)}\u00a0%` : "below 0.05\u00a0%");
 const bits = nats => -nats / Math.LN2;
 const sum = values => values.reduce((total, value) => total + value, 0);
 
@@ -57,32 +68,35 @@ function paintOver(canvas, bytes, strength) {
   paint(canvas, painted);
 }
 
-/** Lays a ring around a pixel of the canvas that it lies over, which is `rows` pixels high. */
-function frame(ring, row, column, rows) {
-  const style = {left: column / size, top: row / rows, width: 1 / size, height: 1 / rows};
-  for (const [name, share] of Object.entries(style)) ring.style[name] = `${100 * share}%`;
+/** Lays a ring around a pixel of the picture that it lies over. */
+function frame(ring, row, column) {
+  const style = {left: column, top: row, width: 1, height: 1};
+  for (const [name, pixels] of Object.entries(style)) ring.style[name] = `${100 * pixels / size}%`;
 }
 
 // Drawing
 
 /** Begins anew with the settings of now; what was under way is given up. */
 function draw() {
-  const label = $("class").valueAsNumber, temperature = $("temperature").valueAsNumber, seed = typed("seed");
+  const label = $("class").valueAsNumber, temperature = $("temperature").valueAsNumber;
+  const seed = typed("seed-wrong", "seed")[0] ?? request.seed; // until what is typed is a seed, the last one
   const name = model.classNames[label], count = $("count").valueAsNumber;
   $("class-name").textContent = name;
   $("class").setAttribute("aria-valuetext", name);
   $("temperature-value").textContent = temperature.toFixed(2);
   $("count-value").textContent = count;
-  if (seed === null) return say("A seed is a whole number from 0 to 9007199254740991.");
   const prefix = $("begin").checked ? easel.bytes : new Uint8Array();
   job += 1;
   request = {label, name, temperature, seed, count, began: performance.now(), first: null, missing: count * size};
   verdict = null;
   $("judgement").hidden = true;
-  $("judge-status").textContent = "";
-  $("judge").disabled = $("save").disabled = true;
+  $("judge-status").textContent = $("judge-progress").textContent = "";
+  enable(false, "save");
+  $("look").classList.add("stale");
+  $("easel").getContext("2d").clearRect(0, size / 2, size, size / 2);
   say("");
   layOut(count);
+  showPlace();
   pictures.forEach(({canvas}, n) => {
     canvas.getContext("2d").clearRect(0, 0, size, size);
     canvas.setAttribute("aria-label", `Picture ${n + 1} of ${count}: ${name}`);
@@ -109,25 +123,27 @@ function layOut(count) {
   $("pictures").replaceChildren(...pictures.map(({canvas, mark}) => element("div", {className: "marked"}, canvas, mark)));
   $("picture").max = count;
   if ($("picture").valueAsNumber > count) $("picture").value = 1;
-  showPlace();
 }
 
 function onRow({picture, row, bytes}) {
   const shown = pictures[picture];
   shown.bytes.set(bytes, 3 * size * row);
   paint(shown.canvas, bytes, row);
+  if (picture === 0 && row >= size / 2 && $("begin").checked) paint($("easel"), bytes, row);
   request.first ??= performance.now() - request.began;
   request.missing -= 1;
   if (request.missing) return;
   request.took = performance.now() - request.began;
   say(`${request.count} ${request.count === 1 ? "picture" : "pictures"} of class ${request.name} in ` +
     `${(request.took / 1000).toFixed(2)} seconds.`);
-  $("judge").disabled = $("save").disabled = false;
+  enable(true, "save");
+  showPlace();
   look();
 }
 
 /** All pictures in one PNG, eight pixels wide for each of theirs. */
 function save() {
+  if (request.missing) return;
   const zoom = 8, gap = zoom, columns = Math.ceil(Math.sqrt(pictures.length)), tile = size * zoom + gap;
   const sheet = element("canvas", {width: columns * tile + gap, height: Math.ceil(pictures.length / columns) * tile + gap});
   const pen = sheet.getContext("2d");
@@ -157,16 +173,17 @@ function choose(n, {offsetX, offsetY, target}) {
 
 /** The picture, row and column chosen, from 0; null while one of them is not a number in range. */
 function place() {
-  const numbers = ["picture", "row", "column"].map(typed);
+  const numbers = typed("place-wrong", "picture", "row", "column");
   return numbers.includes(null) ? null : numbers.map(n => n - 1);
 }
 
 function showPlace() {
   const chosen = place();
+  enable(chosen && !request.missing, "judge", "copy");
   $("judged").textContent = $("picture").value;
   pictures.forEach(({mark}, n) => {
     mark.hidden = !chosen || chosen[0] !== n;
-    if (chosen) frame(mark, chosen[1], chosen[2], size);
+    if (chosen) frame(mark, chosen[1], chosen[2]);
   });
 }
 
@@ -175,32 +192,37 @@ function look() {
   if (!chosen || request.missing) return;
   const [picture, row, column] = chosen, {bytes} = pictures[picture];
   lookJob += 1;
-  lookedAt = {bytes: bytes.slice(), row, column};
+  lookedAt = {picture, bytes: bytes.slice(), row, column, given: $("begin").checked && row < size / 2};
+  $("look").classList.add("stale");
   workers.looking.postMessage({kind: "look", job: lookJob, label: request.label, bytes, row, column});
 }
 
 function onLook({job: answered, params, seen}) {
   if (answered !== lookJob) return;
-  const {bytes, row, column} = lookedAt, here = row * size + column, pixel = bytes.subarray(3 * here, 3 * here + 3);
+  const {picture, bytes, row, column, given} = lookedAt, here = row * size + column, pixel = bytes.subarray(3 * here, 3 * here + 3);
   const most = Math.max(...seen), strongest = seen.indexOf(most);
   const canvas = $("seen");
   const seenBytes = bytes.map((byte, n) => (n < 3 * here ? byte : 128)); // what comes later was not there
   paintOver(canvas, seenBytes, n => (n < here && most > 0 ? seen[n] / most : 0));
-  frame($("seen-mark"), row, column, size);
+  frame($("seen-mark"), row, column);
   const counted = seen.filter(slope => slope > most / 100).length;
   const [r, c] = [Math.floor(strongest / size), strongest % size];
-  $("seen-caption").textContent = most === 0 ? "There was nothing to look at: this pixel knew the class alone." :
-    `The pixels it looked at. The darker, the more a change there would have changed the brightness expected here. ` +
-    `Most in row ${r + 1}, column ${c + 1}; in ${counted} pixels at least a hundredth of that. Grey pixels came later.`;
+  const which = `Picture ${picture + 1}, row ${row + 1}, column ${column + 1}`;
+  $("seen-caption").textContent = most === 0 ? `${which}: there was nothing to look at, it knew the class alone.` :
+    `${which}: what it looked at. The darker a pixel, the more a change in it would have changed the brightness ` +
+    `expected here: most in row ${r + 1}, column ${c + 1}, and at least a hundredth of that in ${counted} ` +
+    `${counted === 1 ? "pixel" : "pixels"}. The plain grey area came later.`;
   canvas.setAttribute("aria-label", `Pixels that row ${row + 1}, column ${column + 1} looked at`);
   const parts = COLOURS.map((_, colour) => expectations(params, pixel, colour));
-  $("bars").replaceChildren(...parts.map((components, colour) => barsOf(components, pixel[colour], colour)));
+  $("bars").replaceChildren(...parts.map((components, colour) => barsOf(components, pixel[colour], colour, given)));
   tabulate(parts);
   shownLook = answered;
+  $("look").classList.toggle("stale", request.missing > 0);
+  if ($("place").contains(document.activeElement)) $("look-status").textContent = `${which}: ${COLOURS.map((c, n) => `${c} ${pixel[n]}`)}`;
 }
 
-/** 256 bars, each the shares of the components on top of each other; what was drawn is marked below. */
-function barsOf(components, drawn, colour) {
+/** 256 bars, each the shares of the components on top of each other; what was drawn, or given, is marked below. */
+function barsOf(components, drawn, colour, given) {
   const totals = Float64Array.from({length: 256}, (_, byte) => sum(components.map(({masses}) => masses[byte])));
   const most = Math.max(...totals), likeliest = totals.indexOf(most);
   const canvas = element("canvas", {width: 256 * 4, height: 160}), pen = canvas.getContext("2d");
@@ -212,8 +234,10 @@ function barsOf(components, drawn, colour) {
       pen.fillRect(4 * byte, bottom - height, 4, height);
       bottom -= height;
     });
+    pen.fillStyle = getComputedStyle(document.body).color; // an edge that is seen whatever the shares' colours
+    if (totals[byte] > most / 500) pen.fillRect(4 * byte, bottom - 3, 4, 3);
   }
-  const said = `${COLOURS[colour]} ${drawn} was drawn: probability ${percent(totals[drawn])}, ` +
+  const said = `${COLOURS[colour]} ${drawn} was ${given ? "given" : "drawn"}: probability ${percent(totals[drawn])}, ` +
     `${bits(Math.log(totals[drawn])).toFixed(1)} bits; likeliest ${likeliest}, ${percent(most)}`;
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", `Probabilities of the 256 values of ${COLOURS[colour]}; ${said}`);
@@ -230,7 +254,8 @@ function tabulate(parts) {
     const swatch = element("i");
     swatch.style.background = PALETTE[n % PALETTE.length];
     const cells = parts.map(part => element("td", {textContent: `${byte(part[n].mean)} ± ${(127.5 * part[n].scale).toFixed(1)}`}));
-    return element("tr", {}, element("td", {}, swatch, String(n + 1)), element("td", {textContent: percent(first[n].weight)}), ...cells);
+    const head = element("th", {scope: "row"}, swatch, String(n + 1));
+    return element("tr", {}, head, element("td", {textContent: percent(first[n].weight)}), ...cells);
   }));
 }
 
@@ -239,21 +264,32 @@ function tabulate(parts) {
 function openEasel() {
   easel = {bytes: new Uint8Array(3 * size * size / 2), row: 0, column: 0};
   const canvas = $("easel");
-  [canvas.width, canvas.height] = [size, size / 2];
+  [canvas.width, canvas.height] = [size, size]; // its lower half shows how the first picture goes on
   $("swatches").replaceChildren(...Object.entries(SWATCHES).map(([name, colour]) => {
     const button = element("button", {type: "button", title: name});
     button.style.background = colour;
-    button.addEventListener("click", () => { $("colour").value = colour; });
+    button.addEventListener("click", () => {
+      $("colour").value = colour;
+      showColour();
+    });
     return button;
   }));
+  const showColour = () => {
+    const buttons = [...$("swatches").children], colours = Object.values(SWATCHES);
+    buttons.forEach((button, n) => button.setAttribute("aria-pressed", colours[n] === $("colour").value));
+  };
+  $("colour").addEventListener("input", showColour);
+  showColour();
   let last = null; // where the pointer was, while it is down
-  const at = ({offsetX, offsetY}) => [offsetY * size / 2 / canvas.clientHeight, offsetX * size / canvas.clientWidth].map(Math.floor);
+  const at = ({offsetX, offsetY}) => [offsetY / canvas.clientHeight, offsetX / canvas.clientWidth].map(x => Math.floor(size * x));
   canvas.addEventListener("pointerdown", event => {
+    if (event.button || !event.isPrimary || at(event)[0] >= size / 2) return;
     canvas.setPointerCapture(event.pointerId);
     last = at(event);
     dab(...last);
   });
   canvas.addEventListener("pointermove", event => {
+    if (!event.buttons) last = null; // it was let go where nobody told the page
     if (!last) return;
     const now = at(event), steps = Math.max(1, ...now.map((to, n) => Math.abs(to - last[n])));
     for (let s = 1; s <= steps; s++) dab(...now.map((to, n) => Math.round(last[n] + (to - last[n]) * s / steps)));
@@ -281,7 +317,7 @@ function openEasel() {
 
 /** A square of the chosen colour, as wide as the brush. */
 function dab(row, column) {
-  const width = typed("brush") ?? 1, colour = [1, 3, 5].map(at => parseInt($("colour").value.slice(at, at + 2), 16));
+  const width = typed("brush-wrong", "brush")[0] ?? 1, colour = [1, 3, 5].map(at => parseInt($("colour").value.slice(at, at + 2), 16));
   const [top, left] = [row, column].map(middle => middle - Math.floor((width - 1) / 2));
   for (let i = Math.max(top, 0); i < Math.min(top + width, size / 2); i++) {
     for (let j = Math.max(left, 0); j < Math.min(left + width, size); j++) easel.bytes.set(colour, 3 * (i * size + j));
@@ -293,7 +329,7 @@ function dab(row, column) {
 function showEasel(withBrush) {
   paint($("easel"), easel.bytes);
   $("brush-mark").hidden = !withBrush;
-  frame($("brush-mark"), easel.row, easel.column, size / 2);
+  frame($("brush-mark"), easel.row, easel.column);
 }
 
 function finishStroke() {
@@ -322,8 +358,8 @@ function judge() {
   if (!chosen || request.missing) return;
   const {bytes} = pictures[chosen[0]], labels = model.classNames.map((_, label) => label);
   job += 1;
-  verdict = {bytes: bytes.slice(), nats: []};
-  $("judge").disabled = true;
+  verdict = {number: chosen[0] + 1, bytes: bytes.slice(), nats: []};
+  $("judge-status").textContent = "";
   workers.forEach((worker, w) => {
     worker.postMessage({kind: "judge", job, bytes, labels: labels.filter(label => label % 2 === w)});
   });
@@ -332,7 +368,7 @@ function judge() {
 function onJudged({label, nats}) {
   verdict.nats[label] = nats;
   const done = Object.keys(verdict.nats).length, all = model.classNames.length;
-  $("judge-status").textContent = done < all ? `${done} of ${all} classes` : "";
+  $("judge-progress").textContent = done < all ? `${done} of ${all} classes` : "";
   if (done === all) showVerdict();
 }
 
@@ -343,16 +379,16 @@ function showVerdict() {
     const p = Math.exp(totals[label] - evidenceOfAll);
     const name = element("th", {scope: "row"}, element("bdi", {textContent: model.classNames[label]}));
     const bar = element("meter", {value: p, max: 1});
+    bar.setAttribute("aria-hidden", "true"); // it repeats the number
     return element("tr", {}, name, element("td", {}, percent(p), bar),
       element("td", {textContent: (bits(totals[label]) / (3 * size * size)).toFixed(3)}));
   }));
-  $("judge-status").textContent = `Taken for class ${model.classNames[order[0]]}.`;
+  $("judge-status").textContent = `Picture ${verdict.number} is taken for class ${model.classNames[order[0]]}.`;
   for (const [id, label] of [["in-favour", order[0]], ["against", order[1] ?? order[0]]]) {
     $(id).replaceChildren(...model.classNames.map((name, n) => element("option", {textContent: name, value: n})));
     $(id).value = label;
   }
   $("judgement").hidden = false;
-  $("judge").disabled = false;
   showEvidence();
 }
 
@@ -371,8 +407,9 @@ function showEvidence() {
   paintOver($("evidence"), verdict.bytes, n => means[n] / limit);
   const total = sum(nats);
   $("evidence").setAttribute("aria-label", `Evidence for ${names[label]} and against ${names[against]}`);
-  $("evidence-caption").textContent = `Purple speaks for ${names[label]}, orange for ${names[against]}; full colour is ` +
-    `${limit.toFixed(2)} nats a pixel. In all ${total < 0 ? "−" : "+"}${Math.abs(total).toFixed(1)} nats.`;
+  $("evidence-caption").textContent = `Purple speaks for ${names[label]}, orange for ${names[against]}; each pixel is the mean of ` +
+    `the 3×3 around it, full colour ${limit.toFixed(2)} nats (1 nat is 1.44 bits). In all ` +
+    `${total < 0 ? "−" : "+"}${Math.abs(total).toFixed(1)} nats.`;
 }
 
 // Beginning of the page
@@ -406,6 +443,7 @@ function open() {
   for (const name of ["online", "offline"]) addEventListener(name, showOffline);
   let bytes;
   try {
+    if (!$("weights")) throw new DamagedWeights("they are missing");
     const {textContent, dataset} = $("weights");
     bytes = decodeWeights(textContent.trim(), +dataset.bytes, +dataset.crc32);
     model = readWeights(bytes);
@@ -428,7 +466,9 @@ function open() {
     $(id).value = Math.floor(size * 0.6);
   }
   $("facts").textContent = `${model.classNames.length} classes, pictures of ${size}×${size} pixels.`;
+  $("loading").hidden = true;
   $("all").hidden = false;
+  $("judging").hidden = model.classNames.length === 1;
   openEasel();
 
   for (const id of ["class", "temperature", "count", "seed"]) $(id).addEventListener("input", draw);
@@ -440,7 +480,7 @@ function open() {
     $(id).addEventListener("click", act);
   }
   $("next-seed").addEventListener("click", () => {
-    $("seed").value = (typed("seed") ?? -1) + 1;
+    $("seed").value = (request.seed + 1) % 2 ** 53;
     draw();
   });
   draw();

@@ -51,7 +51,7 @@ function columnsOf(matrix, nrIn, keep) {
 function rowOfKernel(conv, row) {
   const width = conv.columns * conv.nrIn, matrix = new Float64Array(conv.nrOut * width);
   for (let column = 0; column < conv.columns; column++) {
-    const tap = conv.at(row, column);
+    const tap = conv.taps[row * conv.columns + column];
     for (let o = 0; o < conv.nrOut; o++) {
       matrix.set(tap.subarray(o * conv.nrIn, (o + 1) * conv.nrIn), o * width + column * conv.nrIn);
     }
@@ -61,9 +61,10 @@ function rowOfKernel(conv, row) {
 
 /** A convolution whose outputs the class scales and shifts: c (1 + scale) + shift; either may be null. */
 function modulated(conv, scale, shift) {
-  const scaled = matrix => (scale ? matrix.map((w, n) => w * (1 + scale[Math.floor(n / conv.nrIn)])) : matrix);
-  const bias = conv.bias.map((b, o) => b * (1 + (scale ? scale[o] : 0)) + (shift ? shift[o] : 0));
-  return {...conv, bias, at: (row, column) => scaled(conv.at(row, column))};
+  const gain = o => 1 + (scale ? scale[o] : 0);
+  const bias = conv.bias.map((b, o) => b * gain(o) + (shift ? shift[o] : 0));
+  const taps = scale ? conv.taps.map(tap => tap.map((w, n) => w * gain(Math.floor(n / conv.nrIn)))) : conv.taps;
+  return {...conv, bias, taps};
 }
 
 /** glu: h + a sigmoid(b), where a and b are the halves of c; `h` (C) at `at` -> `out` at `to`. */
@@ -128,7 +129,7 @@ class RowBlock {
       if (skip) {
         concatElu(elus, 0, skip, j * channels, channels);
         for (let o = 0; o < channels; o++) c[j * channels + o] += this.skip.bias[o];
-        accumulate(c, j * channels, channels, this.skip.at(0, 0), elus, 0, 2 * channels);
+        accumulate(c, j * channels, channels, this.skip.taps[0], elus, 0, 2 * channels);
       }
       concatElu(convOut.row, convOut.at(j), c, j * channels, channels);
     }
@@ -179,7 +180,7 @@ class PixelConv {
 /** A gated block of the ul stream, a pixel at a time. It reads u, and on the way back a skip of its own stream. */
 class PixelBlock {
   constructor(block, width) {
-    const channels = block.convIn.nrOut, {nrIn, bias} = block.skip, skip = block.skip.at(0, 0);
+    const channels = block.convIn.nrOut, {nrIn, bias, taps: [skip]} = block.skip;
     this.width = width;
     this.channels = channels;
     this.convIn = new PixelConv(block.convIn, width);
@@ -278,8 +279,8 @@ class CachedNetwork {
     this.early = parts.site("x"); // (3, H, W) or null
     this.row = new Float64Array(width * INPUTS); // the current row: colours, and ones
     this.uFirst = new RowConv(parts.uFirst, width);
-    this.above = new RowConv({...parts.ulFirstAbove, rows: 2, at: (row, column) => // its one row is the lower of two
-      row ? parts.ulFirstAbove.at(0, column) : new Float64Array(channels * INPUTS)}, width);
+    const none = parts.ulFirstAbove.taps.map(tap => new Float64Array(tap.length)); // its one row is the lower of two
+    this.above = new RowConv({...parts.ulFirstAbove, rows: 2, taps: [...none, ...parts.ulFirstAbove.taps]}, width);
     this.u0 = new Float64Array(width * channels);
     this.ul0 = new Float64Array(width * channels);
 
@@ -348,7 +349,7 @@ class CachedNetwork {
     }
     for (let j = 1; j < width; j++) {
       for (let o = 0; o < channels; o++) ul0[j * channels + o] += left.bias[o];
-      accumulate(ul0, j * channels, channels, left.at(0, 0), row, (j - 1) * INPUTS, INPUTS);
+      accumulate(ul0, j * channels, channels, left.taps[0], row, (j - 1) * INPUTS, INPUTS);
     }
     addToAll(u0, parts.site("u0"));
     addToAll(ul0, parts.site("ul0"));
@@ -365,7 +366,7 @@ class CachedNetwork {
         for (let column = (j + 1) % 2; column < 3; column += 2) {
           const from = (j + 1 - column) / 2; // of its three columns an even j takes the middle one, an odd j the others
           if (from < width / 2) {
-            accumulate(out, j * channels, channels, conv.at(a, column), u, from * channels, channels);
+            accumulate(out, j * channels, channels, conv.taps[3 * a + column], u, from * channels, channels);
           }
         }
       }
@@ -377,7 +378,7 @@ class CachedNetwork {
     const {i, channels, parts} = this;
     let ul = this.ul;
     for (let o = 0; o < channels; o++) ul[o] = this.ul0[j * channels + o];
-    if (j > 0) accumulate(ul, 0, channels, parts.ulFirstLeft.at(1, 0), this.row, (j - 1) * INPUTS, INPUTS);
+    if (j > 0) accumulate(ul, 0, channels, parts.ulFirstLeft.taps[1], this.row, (j - 1) * INPUTS, INPUTS);
     const pixels = [];
     for (let s = 0; s < NR_SCALES; s++) {
       if (s > 0) {
@@ -407,14 +408,14 @@ class CachedNetwork {
           for (const b of [0, 1]) {
             const to = (2 * column + b) * channels, out = this.ulUp[s - 1][a];
             out.set(conv.bias, to);
-            accumulate(out, to, channels, conv.at(a, b), ul, 0, channels);
+            accumulate(out, to, channels, conv.taps[2 * a + b], ul, 0, channels);
           }
         }
       }
     }
     for (let o = 0; o < channels; o++) this.elus[o] = ul[o] > 0 ? ul[o] : Math.exp(ul[o]) - 1;
     this.out.set(parts.head.bias);
-    accumulate(this.out, 0, this.out.length, parts.head.at(0, 0), this.elus, 0, channels);
+    accumulate(this.out, 0, this.out.length, parts.head.taps[0], this.elus, 0, channels);
     return this.out;
   }
 

@@ -17,13 +17,13 @@ function crc32(bytes) {
 
 /** The bytes that a base64 text stands for, if they are as many as were written and have their checksum. */
 function decodeWeights(base64, length, checksum) {
+  if (base64.length !== 4 * Math.ceil(length / 3)) throw new DamagedWeights("some are missing");
   let text;
   try {
     text = atob(base64);
   } catch {
     throw new DamagedWeights("they hold a letter that no weights have");
   }
-  if (text.length !== length) throw new DamagedWeights(`${text.length} bytes are there, ${length} were written`);
   const bytes = Uint8Array.from(text, letter => letter.charCodeAt(0));
   if (crc32(bytes) !== checksum) throw new DamagedWeights("their checksum is another");
   return bytes;
@@ -64,7 +64,7 @@ function convolution({tensors, convolutions}, name) {
 
 /**
  * A convolution with its weight norm worked out (Salimans and Kingma 2016): the kernel is g v / |v|.
- * -> {rows, columns, nrIn, nrOut, bias, at}: `at(row, column)` is one tap of the kernel, a Float64Array (nrOut, nrIn).
+ * -> {rows, columns, nrIn, nrOut, bias, taps}: each of the kernel's rows x columns taps is a Float64Array (nrOut, nrIn).
  */
 function normalised(tensors, name) {
   const transposed = name.startsWith("up_convs");
@@ -86,7 +86,7 @@ function normalised(tensors, name) {
     }
     return tap;
   });
-  return {rows, columns, nrIn, nrOut, bias, at: (row, column) => taps[row * columns + column]};
+  return {rows, columns, nrIn, nrOut, bias, taps};
 }
 
 /** What the class adds at a site of `utils/fusion.py`: a Float64Array, or null where that site is not in use. */

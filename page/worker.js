@@ -3,12 +3,15 @@
 // job; the newest counts, and an older one ends at its next row.
 
 let newestJob = 0, weightsHere = null;
-let letIn = null; // set in a worker only
 
 /** Lets in the messages that have come meanwhile. A timer would wait for four milliseconds. */
 const breathe = () => new Promise(resolve => {
-  letIn.port1.onmessage = resolve;
-  letIn.port2.postMessage(null);
+  const {port1, port2} = new MessageChannel();
+  port1.onmessage = () => {
+    port1.close();
+    resolve();
+  };
+  port2.postMessage(null);
 });
 
 /** Feeds a network with a picture, row after row. `pixel(x, params, place)` puts its colours into x (3), `row(i)` is
@@ -71,10 +74,9 @@ const jobs = {
 };
 
 if (typeof document === "undefined") {
-  letIn = new MessageChannel();
   onmessage = ({data}) => {
     newestJob = data.job;
     if (data.kind === "weights") weightsHere = readWeights(data.bytes);
-    else if (data.kind !== "stop") jobs[data.kind](data);
+    else if (data.kind !== "stop") jobs[data.kind](data).catch(error => setTimeout(() => { throw error; })); // to the page
   };
 }

@@ -147,6 +147,9 @@ def test_what_the_page_does_not_take(model, tmp_path, capsys):
         assert main(["page", "--checkpoint", str(tmp_path / f"{name}.safetensors"), "--out", str(out)]) == 2
         said = capsys.readouterr()
         assert words in said.err and said.err.count("\n") == 1 and said.out == "" and not out.exists()
+    for out in (tmp_path, "new/", "page.htm", "/dev/full"):
+        assert main(["page", "--checkpoint", "cartoons", "--out", str(out)]) == 2
+        assert "ends in .html" in capsys.readouterr().err
     assert main(["page", "--checkpoint", "nobody", "--out", str(tmp_path / "n.html")]) == 2
     assert page.MOST_PARAMETERS < sum(p.numel() for p in big.parameters()) < 2 * page.MOST_PARAMETERS
 

@@ -45,7 +45,7 @@ def run(
     """
     check_seed(seed)
     if for_page and (guidance or cuda_graphs or device not in ("auto", "cpu")):
-        raise UsageError("--for-page draws as the page does: leave out --guidance, --cuda-graphs and --device")
+        raise UsageError("--for-page draws as the page does: leave out --guidance, --cuda-graphs and GPUs")
     model = load_model(checkpoint, "cpu" if for_page else pick_device(device))
     if cuda_graphs and (next(model.parameters()).device.type != "cuda" or distributed.size() > 1):
         raise UsageError("--cuda-graphs is for one NVIDIA GPU, in one process")

@@ -2,6 +2,7 @@ import contextlib
 import http.server
 from pathlib import Path
 
+from utils import UsageError
 from utils.checkpoints import write_atomically
 
 from ..page import page
@@ -13,29 +14,31 @@ def run(checkpoint: str, out: str = "", serve: bool = False) -> None:
 
     Args:
         checkpoint: shipped weights, a run's name, or a .safetensors file; of at most 3 million parameters.
-        out: the file; dist/page/index.html of the kit if not given.
+        out: the file, NAME.html; dist/page/index.html of the kit if not given.
         serve: show it at an address of this machine until Ctrl-C.
     """
     path = Path(out) if out else KIT / "dist" / "page" / "index.html"
+    if path.suffix != ".html" or path.is_dir():
+        raise UsageError(f"--out takes a file that ends in .html, not {out!r}")
     check_writable(path.parent)
     text = page(load_model(checkpoint), Path(checkpoint).name)
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, all in one file: open it in a browser", flush=True)
     if serve:
-        show(path)
+        show(text.encode())
 
 
-def show(path: Path) -> None:
-    """Serves the file, and nothing else, to this machine alone, at a free port, until Ctrl-C."""
+def show(content: bytes) -> None:
+    """Serves the page, and nothing else, to this machine alone, at a free port, until Ctrl-C."""
 
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            content = path.read_bytes()
             self.send_response(200)
             self.send_header("Content-Type", "text/html; charset=utf-8")
             self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            with contextlib.suppress(ConnectionError):  # the browser has gone
+                self.end_headers()
+                self.wfile.write(content)
 
         def log_message(self, *_) -> None:
             pass

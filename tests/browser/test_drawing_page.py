@@ -318,7 +318,8 @@ def test_tab_reaches_every_control(open_page):
         reached.add(controls.evaluate_all("controls => controls.indexOf(document.activeElement)"))
     assert reached - {-1} == set(range(controls.count()))
     unnamed = controls.evaluate_all(
-        "all => all.filter(c => !(c.labels?.length || c.ariaLabel || c.title || c.textContent.trim())).map(c => c.outerHTML)"
+        "all => all.filter(c => !(c.labels?.length || c.ariaLabel || c.title || c.textContent.trim()))"
+        ".map(c => c.outerHTML)"
     )
     assert unnamed == []
 
@@ -329,16 +330,20 @@ def test_a_new_setting_interrupts_at_once(open_page):
     page.locator("#count").fill("9")
     wait(page, "request.missing < 9 * 32 - 2")
     assert page.evaluate("request.missing") > 0
-    page.locator("#seed").fill("")  # no number: what is drawn goes on, and a sentence says so
-    assert "whole number" in page.locator("#status").inner_text()
+    page.locator("#seed").fill("")  # no number: the last seed stays, and a sentence says so
+    assert page.locator("#seed-wrong").inner_text() == "Seed: a whole number from 0 to 9007199254740991."
+    assert page.evaluate("request.seed") == 0
+    for seed in range(60):
+        page.locator("#seed").fill(str(seed))
     page.locator("#seed").fill("5")
-    assert page.evaluate("request.first === null || request.first < 1000")
+    assert page.locator("#seed-wrong").inner_text() == ""
+    nine = drawn(page)
     page.locator("#count").fill("1")
     one = drawn(page)
     fresh = open_page()
     fresh.locator("#seed").fill("5")
     fresh.locator("#count").fill("1")
-    assert drawn(fresh) == one
+    assert drawn(fresh) == one == nine[:1]
 
 
 def test_mouse_and_touch(open_page):
@@ -349,17 +354,59 @@ def test_mouse_and_touch(open_page):
     box = canvas.bounding_box()
     page.touchscreen.tap(box["x"] + box["width"] * 7.5 / 32, box["y"] + box["height"] * 30.5 / 32)
     assert [page.locator(f"#{name}").input_value() for name in ("picture", "row", "column")] == ["2", "31", "8"]
+    wait(page, "lookJob === shownLook")
+    assert "Picture 2, row 31, column 8: what it looked at." in page.locator("#seen-caption").inner_text()
     easel = page.locator("#easel")
     easel.scroll_into_view_if_needed()
     box = easel.bounding_box()
-    page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + 3 * box["height"] / 4)  # not the half to paint
+    assert not page.locator("#begin").is_checked()
+    page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 4)
     assert drawn(page) != first and page.evaluate("easel.bytes[3 * (8 * 32 + 16)]") == 0
+    shown = "[...$('easel').getContext('2d').getImageData(0, 16, 32, 16).data].filter((_, n) => n % 4 !== 3)"
+    assert page.evaluate(shown) == drawn(page)[0][3 * 16 * 32 :], "how it goes on stands below what was painted"
     page.mouse.move(box["x"] + 3, box["y"] + 3)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] - 3, box["y"] + 3, steps=2)
     page.mouse.up()
     assert page.evaluate("[...Array(32).keys()].every(column => easel.bytes[3 * column] === 0)"), "a line without gaps"
     drawn(page)
+
+
+def test_a_fault_in_a_worker_is_said(models, chromium):
+    page = chromium.new_page()
+    page.add_init_script(
+        """const Made = Blob, fault = "function samplePixel() { throw Error('no'); } function unused(";
+        window.Blob = function ([source], kind) {
+          return new Made([source.replace("function samplePixel(", fault)], kind);
+        };"""
+    )
+    page.goto(models["small"].as_uri())
+    page.get_by_role("alert").wait_for()
+    assert re.fullmatch(r"Drawing failed in this browser \(.*no.*\)\.", page.get_by_role("alert").inner_text())
+    page.close()
+
+
+def test_numbers_out_of_range_are_said(open_page):
+    page = open_page()
+    drawn(page)
+    page.locator("#row").fill("33")
+    assert page.locator("#place-wrong").inner_text() == "Row: a whole number from 1 to 32."
+    judge = page.get_by_role("button", name="Classify picture 1")
+    assert (
+        judge.get_attribute("aria-disabled") == "true" and page.locator("#row").get_attribute("aria-invalid") == "true"
+    )
+    judge.click(force=True)
+    assert not page.locator("#judgement").is_visible()
+    page.locator("#row").fill("32")
+    assert page.locator("#place-wrong").inner_text() == "" and judge.get_attribute("aria-disabled") == "false"
+    judge.click()
+    page.locator("#picture").fill("3")
+    wait(page, "!document.getElementById('judgement').hidden")
+    assert page.locator("#judge-status").inner_text() == "Picture 1 is taken for class burger."
+    page.locator("#brush").fill("99")
+    page.locator("#easel").click(position={"x": 5, "y": 5})
+    assert page.locator("#brush-wrong").inner_text() == "Brush: a whole number from 1 to 8."
 
 
 def damaged(text: str, how: str) -> str:
@@ -446,7 +493,7 @@ def test_it_fits_every_width_and_scheme(open_page, capsys):
             )  # fmt: skip
             assert beyond == []
             page.screenshot(path=SHOTS / f"page_{scheme}_{width}.png", full_page=True)
-        page.set_viewport_size({"width": 1100, "height": 520})
+        page.set_viewport_size({"width": 1100, "height": 1130})
         page.evaluate("scrollTo(0, 0)")
         page.screenshot(path=SHOTS / f"page_{scheme}.png")
         with capsys.disabled():
