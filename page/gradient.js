@@ -160,7 +160,8 @@ function forward(tape, parts, x) {
     }
     if (s > 0) [u, ul] = [convolveUp(tape, u, parts.upConvs[s - 1].u), convolveUp(tape, ul, parts.upConvs[s - 1].ul)];
   }
-  const elus = concatElus(tape, [ul]), {nrOut, nrIn, bias, taps: [tap]} = parts.head; // the head reads the first half, elu(ul)
+  const elus = concatElus(tape, [ul]); // the head reads its first half, elu(ul)
+  const {nrOut, nrIn, bias, taps: [tap]} = parts.head;
   const weight = new Float64Array(nrOut * 2 * nrIn);
   for (let o = 0; o < nrOut; o++) weight.set(tap.subarray(o * nrIn, (o + 1) * nrIn), o * 2 * nrIn);
   return convolve(tape, elus, {rows: 1, columns: 1, nrIn: 2 * nrIn, nrOut, bias, taps: [weight]});

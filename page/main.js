@@ -9,7 +9,7 @@ const SWATCHES = {white: "#ffffff", black: "#1a1a1a", grey: "#8a8a8a", cream: "#
 const MOST_CLASSES = 8; // in the table of classes: of more the likeliest
 
 let model, size; // {config, classNames}, and how many pixels wide a picture is
-let workers; // two draw and judge; the third looks back, so that drawing never waits for it
+let workers, lookingBack; // two draw and judge; a third looks back, so that drawing never waits for it
 let job = 0;
 let request = null; // the newest drawing: its settings, when it began, how many rows are missing
 let pictures = []; // each {bytes, canvas, mark}
@@ -28,8 +28,9 @@ function fail(sentence) {
 function typed(where, ...ids) {
   const wrong = ids.map($).filter(field => !field.checkValidity());
   for (const id of ids) $(id).setAttribute("aria-invalid", wrong.includes($(id)));
-  const sentences = wrong.map(({labels, min, max}) => `${labels[0].textContent.trim()}: a whole number from ${min} to ${max}.`);
-  if ($(where).textContent !== sentences.join(" ")) $(where).textContent = sentences.join(" ");
+  const said = wrong.map(({labels: [label], min, max}) => `${label.textContent.trim()}: a whole number from ${min} to ${max}.`)
+    .join(" ");
+  if ($(where).textContent !== said) $(where).textContent = said; // so that it is read out once
   return ids.map(id => (wrong.includes($(id)) ? null : $(id).valueAsNumber));
 }
 
@@ -56,7 +57,7 @@ function paint(canvas, bytes, top = 0) {
   canvas.getContext("2d").putImageData(data, 0, top);
 }
 
-/** Paints a picture in pale grey under a colour whose strength is `strength(pixel)`, -1 ... 1: purple, or orange below 0. */
+/** Paints a picture in pale grey under a colour of strength `strength(pixel)`, -1 ... 1: purple, or orange below 0. */
 function paintOver(canvas, bytes, strength) {
   canvas.width = canvas.height = size;
   const painted = new Uint8Array(bytes.length), [purple, orange] = [[84, 39, 136], [230, 97, 1]];
@@ -145,7 +146,8 @@ function onRow({picture, row, bytes}) {
 function save() {
   if (request.missing) return;
   const zoom = 8, gap = zoom, columns = Math.ceil(Math.sqrt(pictures.length)), tile = size * zoom + gap;
-  const sheet = element("canvas", {width: columns * tile + gap, height: Math.ceil(pictures.length / columns) * tile + gap});
+  const rows = Math.ceil(pictures.length / columns);
+  const sheet = element("canvas", {width: columns * tile + gap, height: rows * tile + gap});
   const pen = sheet.getContext("2d");
   pen.imageSmoothingEnabled = false;
   pen.fillStyle = "white";
@@ -194,12 +196,13 @@ function look() {
   lookJob += 1;
   lookedAt = {picture, bytes: bytes.slice(), row, column, given: $("begin").checked && row < size / 2};
   $("look").classList.add("stale");
-  workers.looking.postMessage({kind: "look", job: lookJob, label: request.label, bytes, row, column});
+  lookingBack.postMessage({kind: "look", job: lookJob, label: request.label, bytes, row, column});
 }
 
 function onLook({job: answered, params, seen}) {
   if (answered !== lookJob) return;
-  const {picture, bytes, row, column, given} = lookedAt, here = row * size + column, pixel = bytes.subarray(3 * here, 3 * here + 3);
+  const {picture, bytes, row, column, given} = lookedAt, here = row * size + column;
+  const pixel = bytes.subarray(3 * here, 3 * here + 3);
   const most = Math.max(...seen), strongest = seen.indexOf(most);
   const canvas = $("seen");
   const seenBytes = bytes.map((byte, n) => (n < 3 * here ? byte : 128)); // what comes later was not there
@@ -218,7 +221,9 @@ function onLook({job: answered, params, seen}) {
   tabulate(parts);
   shownLook = answered;
   $("look").classList.toggle("stale", request.missing > 0);
-  if ($("place").contains(document.activeElement)) $("look-status").textContent = `${which}: ${COLOURS.map((c, n) => `${c} ${pixel[n]}`)}`;
+  if ($("place").contains(document.activeElement)) { // of other changes a screen reader has heard
+    $("look-status").textContent = `${which}: ${COLOURS.map((name, n) => `${name} ${pixel[n]}`).join(", ")}`;
+  }
 }
 
 /** 256 bars, each the shares of the components on top of each other; what was drawn, or given, is marked below. */
@@ -226,6 +231,7 @@ function barsOf(components, drawn, colour, given) {
   const totals = Float64Array.from({length: 256}, (_, byte) => sum(components.map(({masses}) => masses[byte])));
   const most = Math.max(...totals), likeliest = totals.indexOf(most);
   const canvas = element("canvas", {width: 256 * 4, height: 160}), pen = canvas.getContext("2d");
+  const ink = getComputedStyle(document.body).color;
   for (let byte = 0; byte < 256; byte++) {
     let bottom = canvas.height;
     components.forEach(({masses}, n) => {
@@ -234,7 +240,7 @@ function barsOf(components, drawn, colour, given) {
       pen.fillRect(4 * byte, bottom - height, 4, height);
       bottom -= height;
     });
-    pen.fillStyle = getComputedStyle(document.body).color; // an edge that is seen whatever the shares' colours
+    pen.fillStyle = ink; // an edge that is seen whatever the shares' colours
     if (totals[byte] > most / 500) pen.fillRect(4 * byte, bottom - 3, 4, 3);
   }
   const said = `${COLOURS[colour]} ${drawn} was ${given ? "given" : "drawn"}: probability ${percent(totals[drawn])}, ` +
@@ -253,18 +259,17 @@ function tabulate(parts) {
   $("components").replaceChildren(...order.slice(0, 10).map(n => {
     const swatch = element("i");
     swatch.style.background = PALETTE[n % PALETTE.length];
-    const cells = parts.map(part => element("td", {textContent: `${byte(part[n].mean)} ± ${(127.5 * part[n].scale).toFixed(1)}`}));
+    const cells = parts.map(({[n]: {mean, scale}}) =>
+      element("td", {textContent: `${byte(mean)} ± ${(127.5 * scale).toFixed(1)}`}));
     const head = element("th", {scope: "row"}, swatch, String(n + 1));
     return element("tr", {}, head, element("td", {textContent: percent(first[n].weight)}), ...cells);
   }));
 }
 
-// Beginning
+// Painting the upper half
 
-function openEasel() {
-  easel = {bytes: new Uint8Array(3 * size * size / 2), row: 0, column: 0};
-  const canvas = $("easel");
-  [canvas.width, canvas.height] = [size, size]; // its lower half shows how the first picture goes on
+/** Buttons for colours; the one of the brush's colour is pressed. */
+function layOutSwatches() {
   $("swatches").replaceChildren(...Object.entries(SWATCHES).map(([name, colour]) => {
     const button = element("button", {type: "button", title: name});
     button.style.background = colour;
@@ -280,8 +285,16 @@ function openEasel() {
   };
   $("colour").addEventListener("input", showColour);
   showColour();
+}
+
+function openEasel() {
+  easel = {bytes: new Uint8Array(3 * size * size / 2), row: 0, column: 0};
+  layOutSwatches();
+  const canvas = $("easel");
+  [canvas.width, canvas.height] = [size, size]; // its lower half shows how the first picture goes on
   let last = null; // where the pointer was, while it is down
-  const at = ({offsetX, offsetY}) => [offsetY / canvas.clientHeight, offsetX / canvas.clientWidth].map(x => Math.floor(size * x));
+  const at = ({offsetX, offsetY}) =>
+    [offsetY / canvas.clientHeight, offsetX / canvas.clientWidth].map(share => Math.floor(size * share));
   canvas.addEventListener("pointerdown", event => {
     if (event.button || !event.isPrimary || at(event)[0] >= size / 2) return;
     canvas.setPointerCapture(event.pointerId);
@@ -295,9 +308,15 @@ function openEasel() {
     for (let s = 1; s <= steps; s++) dab(...now.map((to, n) => Math.round(last[n] + (to - last[n]) * s / steps)));
     last = now;
   });
-  for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, () => { if (last) finishStroke(); last = null; });
+  for (const name of ["pointerup", "pointercancel"]) {
+    canvas.addEventListener(name, () => {
+      if (last) finishStroke();
+      last = null;
+    });
+  }
+  const moves = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]};
   canvas.addEventListener("keydown", event => {
-    const [down, right] = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]}[event.key] || [0, 0];
+    const [down, right] = moves[event.key] || [0, 0];
     const paints = event.key === " " || event.key === "Enter";
     if (!down && !right && !paints) return;
     event.preventDefault();
@@ -317,7 +336,8 @@ function openEasel() {
 
 /** A square of the chosen colour, as wide as the brush. */
 function dab(row, column) {
-  const width = typed("brush-wrong", "brush")[0] ?? 1, colour = [1, 3, 5].map(at => parseInt($("colour").value.slice(at, at + 2), 16));
+  const width = typed("brush-wrong", "brush")[0] ?? 1;
+  const colour = [1, 3, 5].map(at => parseInt($("colour").value.slice(at, at + 2), 16));
   const [top, left] = [row, column].map(middle => middle - Math.floor((width - 1) / 2));
   for (let i = Math.max(top, 0); i < Math.min(top + width, size / 2); i++) {
     for (let j = Math.max(left, 0); j < Math.min(left + width, size); j++) easel.bytes.set(colour, 3 * (i * size + j));
@@ -407,12 +427,12 @@ function showEvidence() {
   paintOver($("evidence"), verdict.bytes, n => means[n] / limit);
   const total = sum(nats);
   $("evidence").setAttribute("aria-label", `Evidence for ${names[label]} and against ${names[against]}`);
-  $("evidence-caption").textContent = `Purple speaks for ${names[label]}, orange for ${names[against]}; each pixel is the mean of ` +
-    `the 3×3 around it, full colour ${limit.toFixed(2)} nats (1 nat is 1.44 bits). In all ` +
+  $("evidence-caption").textContent = `Purple speaks for ${names[label]}, orange for ${names[against]}; each pixel is the ` +
+    `mean of the 3×3 around it, full colour ${limit.toFixed(2)} nats (1 nat is 1.44 bits). In all ` +
     `${total < 0 ? "−" : "+"}${Math.abs(total).toFixed(1)} nats.`;
 }
 
-// Beginning of the page
+// The start
 
 function receive({data}) {
   if (data.job !== job || !data.job) return;
@@ -429,9 +449,9 @@ function openWorkers(bytes) {
     worker.postMessage({kind: "weights", job: 0, bytes});
   }
   workers = made.slice(0, 2);
-  workers.looking = made[2];
   for (const worker of workers) worker.onmessage = receive;
-  workers.looking.onmessage = ({data}) => onLook(data);
+  lookingBack = made[2];
+  lookingBack.onmessage = ({data}) => onLook(data);
 }
 
 function showOffline() {
@@ -443,7 +463,7 @@ function open() {
   for (const name of ["online", "offline"]) addEventListener(name, showOffline);
   let bytes;
   try {
-    if (!$("weights")) throw new DamagedWeights("they are missing");
+    if (!$("weights")) throw new Error("they are missing");
     const {textContent, dataset} = $("weights");
     bytes = decodeWeights(textContent.trim(), +dataset.bytes, +dataset.crc32);
     model = readWeights(bytes);

@@ -224,7 +224,8 @@ class PixelBlock {
  * convolution of a block, in the order in which data reaches the blocks: u, ul, u, ul, ...
  */
 function networkParts(weights, label) {
-  const {config, tensors} = weights, conv = name => convolution(weights, name), site = name => classRow(weights, name, label);
+  const {config, tensors} = weights;
+  const conv = name => convolution(weights, name), site = name => classRow(weights, name, label);
   const [biases, scales, shifts] = ["bias", "scale", "shift"].map(site);
   const gates = 2 * config.nr_filters;
   let n = 0;
@@ -250,7 +251,8 @@ function networkParts(weights, label) {
     return found;
   }
 
-  const between = name => [...Array(NR_SCALES - 1).keys()].map(s => ({u: conv(`${name}.${s}.u`), ul: conv(`${name}.${s}.ul`)}));
+  const between = name =>
+    [...Array(NR_SCALES - 1).keys()].map(s => ({u: conv(`${name}.${s}.u`), ul: conv(`${name}.${s}.ul`)}));
   return {
     size: config.image_size,
     uFirst: conv("u_first"),

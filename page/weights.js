@@ -1,9 +1,6 @@
 "use strict";
 // The weights in this page: a safetensors file (eight bytes of length, a JSON header, then the numbers) in float16.
 
-/** What is wrong with the weights, in a sentence for people. */
-class DamagedWeights extends Error {}
-
 /** The CRC-32 of bytes, which finds damage. It is worked out here because browsers offer SHA-256 over https only. */
 function crc32(bytes) {
   const table = Int32Array.from({length: 256}, (_, byte) => {
@@ -15,17 +12,17 @@ function crc32(bytes) {
   return ~crc >>> 0;
 }
 
-/** The bytes that a base64 text stands for, if they are as many as were written and have their checksum. */
+/** The bytes that a base64 text stands for; throws an Error unless these are `length` and have the checksum. */
 function decodeWeights(base64, length, checksum) {
-  if (base64.length !== 4 * Math.ceil(length / 3)) throw new DamagedWeights("some are missing");
+  if (base64.length !== 4 * Math.ceil(length / 3)) throw new Error("some are missing");
   let text;
   try {
     text = atob(base64);
   } catch {
-    throw new DamagedWeights("they hold a letter that no weights have");
+    throw new Error("they hold a letter that no weights have");
   }
   const bytes = Uint8Array.from(text, letter => letter.charCodeAt(0));
-  if (crc32(bytes) !== checksum) throw new DamagedWeights("their checksum is another");
+  if (crc32(bytes) !== checksum) throw new Error("their checksum is another");
   return bytes;
 }
 

@@ -6,7 +6,7 @@ from utils import UsageError
 from utils.checkpoints import write_atomically
 
 from ..page import page
-from ..platforms import KIT, check_writable, load_model
+from ..platforms import KIT, check_writable, find_weights, load_model
 
 
 def run(checkpoint: str, out: str = "", serve: bool = False) -> None:
@@ -21,7 +21,9 @@ def run(checkpoint: str, out: str = "", serve: bool = False) -> None:
     if path.suffix != ".html" or path.is_dir():
         raise UsageError(f"--out takes a file that ends in .html, not {out!r}")
     check_writable(path.parent)
-    text = page(load_model(checkpoint), Path(checkpoint).name)
+    weights = find_weights(checkpoint)
+    in_run = weights.stem in ("best", "last")  # a run's files are all called so
+    text = page(load_model(weights), weights.parent.name if in_run else weights.stem)
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, all in one file: open it in a browser", flush=True)
     if serve:
