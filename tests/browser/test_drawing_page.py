@@ -4,7 +4,6 @@ The page is opened from its file, under its own content security policy, which f
 for again and again, not handed to the page. Screenshots go to `shots/`.
 """
 
-import os
 import re
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from kit.__main__ import main
 from utils import mixture
@@ -26,15 +25,6 @@ SHOTS = Path(__file__).parent / "shots"
 PATIENCE = 120  # s; on a busy machine too
 STRANGE = ("<img src=x onerror=alert(1)>", "&amp;", "שלום", "a rather long name of a class, as people have them", "e")
 BYTES = "n => Array.from(pictures[n].bytes)"
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    SHOTS.mkdir(exist_ok=True)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=os.environ["CHROMIUM"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

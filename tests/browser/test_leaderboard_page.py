@@ -1,10 +1,9 @@
 """`make test-browser`: the leaderboard's page in a headless Chromium, by clicks, by keys and without scripts."""
 
-import os
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from kit.__main__ import main
 
@@ -25,15 +24,6 @@ def address(tmp_path_factory) -> str:
     command = ["leaderboard", str(home / "in"), "--labels", str(home / "labels.csv"), "--out", str(home), "--final"]
     assert main([*command, "--rubric", "project"]) == 0
     return (home / "leaderboard.html").as_uri()
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    SHOTS.mkdir(exist_ok=True)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=os.environ["CHROMIUM"])
-        yield browser
-        browser.close()
 
 
 def teams(page: Page) -> list[str]:
