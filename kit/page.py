@@ -107,8 +107,8 @@ def draw(model: ConditionalPixelCNN, labels: Tensor, seed: int, temperature: flo
     model = rounded(model)
     images, _ = blank_pictures(model, labels, temperature, prefix=None)  # (B, 3, H, W)
     size, count = model.config.image_size, model.config.nr_logistic_mix + 3
-    numbers = [labels[:n].eq(label).sum().item() for n, label in enumerate(labels)]
-    noise = torch.stack([uniforms(seed, int(number), size * size, count) for number in numbers])  # (B, H W, K + 3)
+    numbers = [labels[:n].tolist().count(label) for n, label in enumerate(labels.tolist())]
+    noise = torch.stack([uniforms(seed, number, size * size, count) for number in numbers])  # (B, H W, K + 3)
     for i, j, params in walk(model, images, labels):
         of_pixel = noise[:, i * size + j, :, None, None]
         images[:, :, i, j] = mixture.sample(params[:, :, None, None], None, temperature, of_pixel)[:, :, 0, 0]

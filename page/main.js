@@ -104,8 +104,7 @@ function draw() {
   });
   workers.forEach((worker, w) => {
     const own = pictures.map((_, n) => n).filter(n => n % 2 === w);
-    if (own.length) worker.postMessage({kind: "draw", job, label, temperature, seed, prefix, pictures: own});
-    else worker.postMessage({kind: "stop", job});
+    worker.postMessage({kind: "draw", job, label, temperature, seed, prefix, pictures: own});
   });
 }
 
@@ -138,7 +137,6 @@ function onRow({picture, row, bytes}) {
   say(`${request.count} ${request.count === 1 ? "picture" : "pictures"} of class ${request.name} in ` +
     `${(request.took / 1000).toFixed(2)} seconds.`);
   enable(true, "save");
-  showPlace();
   look();
 }
 
@@ -169,7 +167,6 @@ function choose(n, {offsetX, offsetY, target}) {
   $("picture").value = n + 1;
   $("row").value = clamp(Math.floor(size * offsetY / target.clientHeight), 0, size - 1) + 1;
   $("column").value = clamp(Math.floor(size * offsetX / target.clientWidth), 0, size - 1) + 1;
-  showPlace();
   look();
 }
 
@@ -179,6 +176,7 @@ function place() {
   return numbers.includes(null) ? null : numbers.map(n => n - 1);
 }
 
+/** Marks the pixel chosen, and -> it, as `place` does. */
 function showPlace() {
   const chosen = place();
   enable(chosen && !request.missing, "judge", "copy");
@@ -187,10 +185,11 @@ function showPlace() {
     mark.hidden = !chosen || chosen[0] !== n;
     if (chosen) frame(mark, chosen[1], chosen[2]);
   });
+  return chosen;
 }
 
 function look() {
-  const chosen = place();
+  const chosen = showPlace();
   if (!chosen || request.missing) return;
   const [picture, row, column] = chosen, {bytes} = pictures[picture];
   lookJob += 1;
@@ -435,7 +434,7 @@ function showEvidence() {
 // The start
 
 function receive({data}) {
-  if (data.job !== job || !data.job) return;
+  if (data.job !== job) return;
   if (data.nats) onJudged(data);
   else onRow(data);
 }
@@ -492,8 +491,8 @@ function open() {
   openEasel();
 
   for (const id of ["class", "temperature", "count", "seed"]) $(id).addEventListener("input", draw);
-  for (const id of ["picture", "row", "column"]) $(id).addEventListener("input", () => { showPlace(); look(); });
-  for (const id of ["settings", "place", "versus"]) $(id).addEventListener("submit", event => event.preventDefault());
+  for (const id of ["picture", "row", "column"]) $(id).addEventListener("input", look);
+  for (const id of ["settings", "place"]) $(id).addEventListener("submit", event => event.preventDefault());
   for (const id of ["in-favour", "against"]) $(id).addEventListener("change", showEvidence);
   $("begin").addEventListener("change", draw);
   for (const [id, act] of [["save", save], ["copy", copyUpperHalf], ["clear", clearEasel], ["judge", judge]]) {

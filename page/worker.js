@@ -77,6 +77,6 @@ if (typeof document === "undefined") {
   onmessage = ({data}) => {
     newestJob = data.job;
     if (data.kind === "weights") weightsHere = readWeights(data.bytes);
-    else if (data.kind !== "stop") jobs[data.kind](data).catch(error => setTimeout(() => { throw error; })); // to the page
+    else jobs[data.kind](data).catch(error => setTimeout(() => { throw error; })); // to the page
   };
 }

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import threading
 import time
 from collections import defaultdict
@@ -132,6 +133,19 @@ def colab(monkeypatch) -> ColabPage:
     monkeypatch.setattr("comm.create_comm", Comm)
     monkeypatch.setattr("kit.widgets.base.platform_name", lambda: "colab")
     return page
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """What the tests of `make test-browser` share. It reaches nothing but this machine."""
+    from playwright.sync_api import sync_playwright
+
+    (Path(__file__).parent / "browser/shots").mkdir(exist_ok=True)
+    nowhere = ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--no-proxy-server"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=os.environ["CHROMIUM"], args=nowhere)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from conftest import small_model
 from PIL import Image
 from safetensors.torch import load
 
@@ -26,11 +27,7 @@ from utils.model import ConditionalPixelCNN, ModelConfig
 
 @pytest.fixture
 def model() -> ConditionalPixelCNN:
-    torch.manual_seed(0)
-    config = ModelConfig(3, nr_resnet=1, nr_filters=5, nr_logistic_mix=2, image_size=8, dropout=0.0, fusion="all")
-    model = ConditionalPixelCNN(config).eval()
-    for parameter in model.parameters():
-        parameter.data += 0.2 * torch.randn_like(parameter)
+    model = small_model(torch.float32, fusion="all")
     model.class_names = ("<script>alert(1)</script>", "b", "ć")
     return model
 
@@ -175,6 +172,6 @@ def test_serving_ends_with_ctrl_c(model, tmp_path):
         process.kill()
 
 
-def test_too_large_is_said_before_it_is_drawn(tmp_path):
+def test_too_large_is_said_before_it_is_drawn():
     with pytest.raises(UsageError, match="at most 3,000,000 parameters, this model has"):
         page.rounded(ConditionalPixelCNN(ModelConfig(4, nr_resnet=1, nr_filters=80)))

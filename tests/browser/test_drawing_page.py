@@ -5,12 +5,12 @@ for again and again, not handed to the page. Screenshots go to `shots/`.
 """
 
 import re
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import random_pictures, small_model, wait_for
 from PIL import Image
 from playwright.sync_api import Page
 
@@ -18,7 +18,6 @@ from kit.__main__ import main
 from utils import mixture
 from utils.checkpoints import load_model, save_model
 from utils.classify import class_log_likelihoods, evidence_map
-from utils.model import ConditionalPixelCNN, ModelConfig
 from utils.sampling import stepwise_params
 
 SHOTS = Path(__file__).parent / "shots"
@@ -31,12 +30,8 @@ BYTES = "n => Array.from(pictures[n].bytes)"
 def models(tmp_path_factory) -> dict[str, Path]:
     """The shipped weights, and those of a small network with every site of the class and sizes that divide nothing."""
     home = tmp_path_factory.mktemp("models")
-    torch.manual_seed(0)
-    small = ConditionalPixelCNN(
-        ModelConfig(5, nr_resnet=2, nr_filters=7, nr_logistic_mix=3, image_size=16, fusion="all")
-    )
-    for parameter in small.parameters():
-        parameter.data += 0.2 * torch.randn_like(parameter)
+    sizes = {"nr_resnet": 2, "nr_filters": 7, "nr_logistic_mix": 3, "image_size": 16}
+    small = small_model(num_classes=5, fusion="all", **sizes)
     small.class_names = STRANGE
     save_model(small, home / "small.safetensors", torch.float16)
     paths = {"cartoons": home / "cartoons.html", "small": home / "small.html"}
@@ -70,20 +65,13 @@ def open_page(models, chromium):
 
 
 def wait(page: Page, condition: str) -> None:
-    end = time.monotonic() + PATIENCE
-    while not page.evaluate(condition):
-        assert time.monotonic() < end, condition
-        page.wait_for_timeout(20)
+    wait_for(lambda: page.evaluate(condition), PATIENCE)
 
 
 def drawn(page: Page) -> list[list[int]]:
     """The pictures' bytes, once all are drawn."""
     wait(page, "Boolean(request) && request.missing === 0")
     return [page.evaluate(BYTES, n) for n in range(page.evaluate("pictures.length"))]
-
-
-def set_number(page: Page, control: str, value: object) -> None:
-    page.locator(f"#{control}").fill(str(value))
 
 
 def pixels(images: torch.Tensor) -> list[list[int]]:
@@ -99,8 +87,7 @@ def checkpoint(models: dict[str, Path], name: str) -> str:
 def test_every_parameter_and_gradient_equals_pythons(models, open_page, capsys, name, label, row, column):
     model, page = load_model(checkpoint(models, name)), open_page(name)
     size = model.config.image_size
-    bytes_ = torch.randint(0, 256, (1, 3, size, size), generator=torch.Generator().manual_seed(1))
-    x, y = bytes_ / 127.5 - 1, torch.tensor([label])
+    x, y = random_pictures(1, size), torch.tensor([label])
     found = page.evaluate(
         """([label, bytes]) => {
           const network = new CachedNetwork(model, label), params = [];
@@ -116,11 +103,11 @@ def test_every_parameter_and_gradient_equals_pythons(models, open_page, capsys, 
         [label, pixels(x)[0]],
     )
     params = torch.tensor(found, dtype=torch.float64).view(size, size, -1).permute(2, 0, 1)[None]
-    single, double = stepwise_params(model, x, y), stepwise_params(model.double(), bytes_.double() / 127.5 - 1, y)
+    single, double = stepwise_params(model, x.float(), y), stepwise_params(model.double(), x, y)
     distances = [float((params - other).abs().max()) for other in (single, double)]
     assert params.shape == single.shape and distances[0] < 1e-3 and distances[1] < 1e-10
 
-    picture = (bytes_.double() / 127.5 - 1).requires_grad_()
+    picture = x.clone().requires_grad_()
     at_pixel = mixture.unpack(model(picture, y)[:, :, row : row + 1, column : column + 1])
     means = mixture.coupled_means(at_pixel, picture.detach()[:, :, None, row : row + 1, column : column + 1])
     brightness = (at_pixel.logits.softmax(dim=1) * means.mean(dim=1)).sum()
@@ -180,8 +167,7 @@ def test_masses_and_log_probabilities_equal_pythons(open_page):
 )
 def test_whole_pictures_equal_pythons(models, open_page, tmp_path, name, label, seed, temperature, count):
     page = open_page(name)
-    set_number(page, "seed", seed)
-    for control, value in (("count", count), ("class", label), ("temperature", temperature)):
+    for control, value in (("seed", seed), ("count", count), ("class", label), ("temperature", temperature)):
         page.locator(f"#{control}").fill(str(value))
     found = drawn(page)
     command = ["generate", "--checkpoint", checkpoint(models, name), "--for-page", "--classes", str(label)]
