@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from utils import UsageError, checkpoints, listing, training
 from utils.classify import Scores
 from utils.data import UNKNOWN, ImageDataset, shifted, to_float, turned
-from utils.device import check_compile, memory_format, pick_device, pick_precision
+from utils.device import check_compile, pick_device, pick_precision
 from utils.model import ConditionalPixelCNN, ModelConfig
 
 from . import distributed, fid, metrics, runs, wandb_log
@@ -84,7 +84,7 @@ def train(
 
     torch.manual_seed(config.seed)
     model = ConditionalPixelCNN(training.told_of_turns(model_config, config))
-    model = model.to(device).to(memory_format=memory_format(device))  # type: ignore[call-overload]
+    model = model.to(device)
     model.class_names = train_set.classes
     averaged = copy.deepcopy(model).eval().requires_grad_(False)
     optimizer = training.build_optimizer(model, config)

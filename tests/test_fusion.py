@@ -65,7 +65,7 @@ def test_film_scales_and_shifts_before_the_gate():
     modulation = model.fusion.modulations(torch.tensor([1]))[-1]
     h, skip = torch.randn(1, 6, 8, 8).double(), torch.randn(1, 12, 8, 8).double()
     seen = []
-    block.conv_out.register_forward_hook(lambda _m, _x, out: seen.append(out))
+    block.conv_out.conv.register_forward_hook(lambda _m, _x, out: seen.append(out))
     out = block(h, skip, modulation)
     maps = {name: table.weight[1, -12:] for name, table in model.fusion.maps.items()}
     c = seen[0][0] * (1 + maps["scale"])[:, None, None] + (maps["shift"] + maps["bias"])[:, None, None]

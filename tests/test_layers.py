@@ -1,7 +1,10 @@
 """The bricks: convolutions that a person can check on paper, and the data-dependent initialisation."""
 
+from functools import partial
+
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import random_pictures, small_model
 
 from utils.layers import (
@@ -13,6 +16,8 @@ from utils.layers import (
     GatedResidualBlock,
     concat_elu,
     data_dependent_init,
+    gate,
+    padded_concat_elu,
 )
 from utils.model import down_shift, right_shift
 
@@ -83,6 +88,25 @@ def test_concat_elu():
     assert torch.allclose(out, expected)
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_gradients_by_hand_are_those_of_the_formulas(memory_format):
+    x = torch.randn(2, 6, 4, 5, dtype=torch.float64).contiguous(memory_format=memory_format)
+    x[0, 0, 0] = torch.tensor([0.0, -0.0, 40.0, -40.0, 1e-9])
+    x.requires_grad_()
+    a, b = x.chunk(2, dim=1)
+    padding = (1, 2, 3, 0)
+    for found, formula in (
+        (padded_concat_elu(x), F.elu(torch.cat([x, -x], dim=1))),
+        (padded_concat_elu(x, padding), F.pad(F.elu(torch.cat([x, -x], dim=1)), padding)),
+        (gate(x), a * torch.sigmoid(b)),
+    ):
+        torch.testing.assert_close(found, formula, rtol=1e-12, atol=1e-12)
+        assert found.is_contiguous(memory_format=memory_format)
+        of_found = torch.randn_like(found)
+        gradients = [torch.autograd.grad(out, x, of_found)[0] for out in (found, formula)]
+        torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
+
+
 def test_gated_block_is_the_identity_when_its_last_layer_is_zero():
     block = GatedResidualBlock(DownShiftedConv2d, 4, nr_skips=0, dropout=0.0)
     with torch.no_grad():
@@ -100,7 +124,8 @@ def test_data_dependent_init_normalises_every_layer():
         model(x, y)
     layers = {m: name for name, m in model.named_modules() if hasattr(m, "init_scale")}
     for layer in layers:
-        layer.register_forward_hook(lambda layer, _x, out: seen.update({layers[layer]: (layer.init_scale, out)}))
+        note = partial(lambda layer, _conv, _x, out: seen.update({layers[layer]: (layer.init_scale, out)}), layer)
+        layer.conv.register_forward_hook(note)
     with torch.no_grad():
         model(x, y)
     assert len(seen) == len(layers) == 57

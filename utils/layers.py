@@ -11,6 +11,8 @@ Source: Salimans et al. 2017, "PixelCNN++", section 2.3 and the code published w
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +25,75 @@ Modulation = tuple[Tensor | None, Tensor]  # what a class does to a gated block:
 def concat_elu(x: Tensor) -> Tensor:
     """ELU of x and of -x, side by side: (B, C, ...) -> (B, 2C, ...). Nothing a ReLU would kill is lost."""
     return F.elu(torch.cat([x, -x], dim=1), inplace=True)
+
+
+def padded_concat_elu(x: Tensor, padding: tuple[int, int, int, int] = (0, 0, 0, 0)) -> Tensor:
+    """`concat_elu` with zeros at its (left, right, top, bottom), for a convolution to read; x: (B, C, H, W)."""
+    return ConcatELU.apply(x, padding) if memory_decides(x) else F.pad(concat_elu(x), padding)
+
+
+def gate(c: Tensor) -> Tensor:
+    """a * sigmoid(b), where a and b are the two halves of c: (B, 2F, H, W) -> (B, F, H, W)."""
+    return Gate.apply(c) if memory_decides(c) else F.glu(c, dim=1)
+
+
+def memory_decides(x: Tensor) -> bool:
+    """Whether the passes over memory take the time, so that fewer are worth a gradient by hand: on CPUs, as long as no
+    compiler merges them."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+class ConcatELU(torch.autograd.Function):
+    """With half the exponentials, as min(x, -x) is all that is below 0, and no copy for the padding."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, padding) -> Tensor:
+        b, c, h, w = x.shape
+        left, right, top, bottom = ctx.padding = padding
+        layout = torch.channels_last if x.stride(1) == 1 else torch.contiguous_format
+        out = torch.empty((b, 2 * c, top + h + bottom, left + w + right), dtype=x.dtype, memory_format=layout)
+        if any(padding):
+            for edge in (out[:, :, :top], out[:, :, top + h :], out[..., :left], out[..., left + w :]):
+                edge.zero_()
+        minus_x = -x
+        below_0 = torch.minimum(x, minus_x).expm1_()
+        of_x, of_minus_x = inside(out, padding).chunk(2, dim=1)
+        torch.maximum(x, below_0, out=of_x)
+        torch.maximum(minus_x, below_0, out=of_minus_x)
+        ctx.save_for_backward(out)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        grad = torch.ops.aten.elu_backward(grad, 1.0, 1.0, 1.0, True, *ctx.saved_tensors)
+        of_x, of_minus_x = inside(grad, ctx.padding).chunk(2, dim=1)
+        return of_x - of_minus_x, None
+
+
+def inside(x: Tensor, padding: tuple[int, int, int, int]) -> Tensor:
+    """x without its padding: (B, C, H, W), a view."""
+    left, right, top, bottom = padding
+    return x[:, :, top : x.shape[2] - bottom, left : x.shape[3] - right]
+
+
+class Gate(torch.autograd.Function):
+    """With operations on whole rows of channels, which are the fast ones in every layout."""
+
+    @staticmethod
+    def forward(ctx, c: Tensor) -> Tensor:
+        a, b = c.chunk(2, dim=1)
+        opening = b.clone().sigmoid_()
+        ctx.save_for_backward(c, opening)
+        return a * opening
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        c, opening = ctx.saved_tensors
+        a, of_c = c.chunk(2, dim=1)[0], torch.empty_like(c)
+        of_a, of_b = of_c.chunk(2, dim=1)
+        torch.mul(grad, opening, out=of_a)
+        torch.mul(of_a, torch.addcmul(a, a, opening, value=-1), out=of_b)
+        return of_c
 
 
 def modulate(c: Tensor, modulation: Modulation | None) -> Tensor:
@@ -117,9 +188,13 @@ class PointwiseConv2d(UnpaddedConv2d):
 @torch.library.custom_op("pixelcnn::dropout_mask", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
 def dropout_mask(x: Tensor, threshold: int) -> Tensor:
     """A factor for each element of x: 0 with probability threshold / 256, else what keeps the mean."""
-    noise = torch.randint(-(2**63), 2**63 - 1, ((x.numel() + 7) // 8,)).view(torch.uint8)
-    keep = noise.as_strided(x.shape, x.stride()) >= threshold  # in the memory order of x
-    return keep.to(x.dtype).div_(1 - threshold / 256)
+    bits = next(bits for bits in (1, 2, 4, 8) if threshold % (256 >> bits) == 0)  # how many decide about an element
+    noise = torch.randint(-(2**63), 2**63 - 1, (-(-x.numel() * bits // 64),)).view(torch.uint8)
+    noise = torch.cat([noise >> shift & (1 << bits) - 1 for shift in range(0, 8, bits)])
+    drop = threshold >> 8 - bits  # of 2^bits numbers
+    keep = noise.clamp_(drop - 1, drop).sub_(drop - 1)  # 1 or 0; comparing takes five times as long
+    keep = keep.as_strided(x.shape, x.stride())  # in the memory order of x
+    return keep.to(x.dtype).mul_(1 / (1 - threshold / 256))
 
 
 @dropout_mask.register_fake
@@ -129,7 +204,7 @@ def _(x: Tensor, threshold: int) -> Tensor:
 
 class Dropout(nn.Module):
     """Dropout whose random numbers do not cost more than the convolutions beside it: PyTorch draws 32 bits an element,
-    in a serial loop on CPUs; a byte decides here, eight to a draw, so the probability is rounded to 1/256."""
+    in a serial loop on CPUs; at most a byte decides here, so the probability is rounded to 1/256."""
 
     def __init__(self, p: float):
         super().__init__()
@@ -161,11 +236,11 @@ class GatedResidualBlock(nn.Module):
 
     def forward(self, h: Tensor, skip: Tensor | None = None, modulation: Modulation | None = None) -> Tensor:
         """h: (B, F, H, W); skip: (B, nr_skips F, H, W) -> (B, F, H, W)."""
-        c = self.conv_in(concat_elu(h))  # (B, F, H, W)
+        c = self.conv_in.conv(padded_concat_elu(h, self.conv_in.padding))  # (B, F, H, W)
         if self.skip is not None and skip is not None:
-            c = c + self.skip(concat_elu(skip))
-        c = self.conv_out(self.dropout(concat_elu(c)))  # (B, 2F, H, W)
-        return h + F.glu(modulate(c, modulation), dim=1)
+            c = c + self.skip(padded_concat_elu(skip))
+        c = self.conv_out.conv(self.dropout(padded_concat_elu(c, self.conv_out.padding)))  # (B, 2F, H, W)
+        return gate(modulate(c, modulation)).add_(h)
 
 
 @contextmanager
@@ -175,17 +250,17 @@ def data_dependent_init(model: nn.Module) -> Iterator[None]:
     section 3). Layers are set in the order in which data reaches them, each seeing its set predecessors.
     """
 
-    def normalise(layer, _inputs, output):  # output: (B, C, H, W)
+    def normalise(layer, conv, _inputs, output):  # output: (B, C, H, W)
         exact = output.cpu().double()  # on the CPU: Apple's GPUs have no float64
         std, mean = torch.std_mean(exact, dim=(0, 2, 3), correction=0)  # (C,)
         gain, mean = (layer.init_scale / (std + 1e-10)).to(output), mean.to(output)
-        conv = layer.conv
         g = conv.parametrizations.weight.original0  # (C, 1, 1, 1), or (1, C, 1, 1) in a transposed layer
         g.mul_(gain.view_as(g))
         conv.bias.copy_((conv.bias - mean) * gain)
         return (output - mean[:, None, None]) * gain[:, None, None]
 
-    handles = [m.register_forward_hook(normalise) for m in model.modules() if hasattr(m, "init_scale")]
+    layers: list[Any] = [m for m in model.modules() if hasattr(m, "init_scale")]
+    handles = [layer.conv.register_forward_hook(partial(normalise, layer)) for layer in layers]
     try:
         with torch.no_grad():
             yield

@@ -15,7 +15,6 @@ from kit.train import train
 from utils import checkpoints, mixture, training
 from utils.classify import class_log_likelihoods
 from utils.data import load_split
-from utils.device import memory_format
 from utils.model import ConditionalPixelCNN, ModelConfig
 from utils.sampling import generate, generate_naive
 
@@ -99,7 +98,7 @@ def training_steps(job: Job) -> Iterator[tuple[str, float, float]]:
     training.initialise(start, pictures.images, y, seed=0)
 
     def losses(device: torch.device, precision: torch.dtype) -> Tensor:
-        model = copy.deepcopy(start).train().to(device, memory_format=memory_format(device))
+        model = copy.deepcopy(start).train().to(device)
         optimizer = training.build_optimizer(model, config)
         scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
         batches = zip(x.to(device).split(BATCH), y.to(device).split(BATCH), strict=True)
