@@ -43,10 +43,10 @@ class RowGraphs:
     def __init__(self, network: CachedNetwork, temperature: float):
         self.network, self.temperature = network, temperature
         self.replays: dict[int, Callable] = {}
-        self.pixels = network.early_row.clone()  # (B, 3, W)
+        self.pixels = network.early_row.transpose(1, 2).clone()  # (B, 3, W)
         self.is_known = torch.zeros((), dtype=torch.bool, device=self.pixels.device)
         batch, nr_params = network.head_bias.shape
-        self.noise = self.pixels.new_zeros(network.width, batch, nr_params // 10 + 3, 1, 1)  # as of `uniform_noise`
+        self.noise = self.pixels.new_zeros(network.width, batch, nr_params // 10 + 3)  # as of `uniform_noise`
 
     def draw(self, i: int, images: Tensor, generator: torch.Generator | None, is_known: bool) -> None:
         """Row i of (B, 3, H, W), which is there already if it is known."""
@@ -54,7 +54,7 @@ class RowGraphs:
         self.pixels.copy_(images[:, :, i])
         self.is_known.fill_(is_known)
         if not is_known:
-            like = self.network.head_bias[:, :, None, None]  # (B, 10K, 1, 1), as the params of a pixel
+            like = self.network.head_bias  # (B, 10K), as the params of a pixel
             self.noise.copy_(torch.stack([mixture.uniform_noise(like, generator) for _ in self.noise]))
         kind = i % self.NR_KINDS
         if i < self.NR_KINDS:
@@ -68,7 +68,7 @@ class RowGraphs:
     def _pixels_of_row(self) -> None:
         self.network.advance()
         for j, noise in enumerate(self.noise):
-            params, pixel = self.network.params(j)[:, :, None, None], self.pixels[:, :, j]
-            drawn = mixture.sample(params, temperature=self.temperature, noise=noise)[:, :, 0, 0]
+            params, pixel = self.network.params(j), self.pixels[:, :, j]
+            drawn = mixture.sample(params, temperature=self.temperature, noise=noise)
             pixel.copy_(torch.where(self.is_known, pixel, drawn))
             self.network.put(j, pixel)

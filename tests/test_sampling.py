@@ -109,9 +109,8 @@ def recorded(work):
     class Undo(Recording):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
             if function._schema.is_mutable:
-                written.setdefault(
-                    args[0].untyped_storage().data_ptr(), (storage_of(args[0]), storage_of(args[0]).clone())
-                )
+                storage = storage_of((kwargs or {}).get("out", args[0]))
+                written.setdefault(storage.data_ptr(), (storage, storage.clone()))
             return super().__torch_dispatch__(function, types, args, kwargs)
 
     with Undo() as recording:
@@ -210,10 +209,12 @@ def test_bad_arguments(arguments, message):
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.safetensors")))
-def test_shipped_weights_cached_equals_direct_in_float32(name):
-    """With real weights: parameters agree to float32's rounding, and so do the top rows of a drawn picture."""
+def test_shipped_weights_cached_equals_direct(name):
+    """With real weights: equal in float64, and in float32 about as near to that as a forward pass is."""
     model = load_model(name)
     x, y = random_pictures(2, model.config.image_size, torch.float32), torch.tensor([0, 3])
     with torch.no_grad():
-        expected = model(x, y)
-    assert torch.allclose(stepwise_params(model, x, y), expected, atol=1e-4, rtol=1e-4)
+        cached, direct = stepwise_params(model, x, y), model(x, y)
+        exact = model.double()(x.double(), y)
+    assert (stepwise_params(model, x.double(), y) - exact).abs().max() < 1e-9
+    assert (cached - exact).norm() < 4 * (direct - exact).norm()

@@ -121,11 +121,11 @@ class PixelLogProb(torch.autograd.Function):
 
 
 def uniform_noise(params: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """The random numbers with which `sample` draws from params (B, 10K, H, W): (B, K + 3, H, W) on the generator's
+    """The random numbers with which `sample` draws from params (B, 10K, ...): (B, K + 3, ...) on the generator's
     device, or theirs."""
-    b, channels, h, w = params.shape
+    b, channels, *where = params.shape
     device = generator.device if generator is not None else params.device
-    return torch.rand(b, channels // 10 + 3, h, w, generator=generator, device=device)
+    return torch.rand(b, channels // 10 + 3, *where, generator=generator, device=device)
 
 
 def sample(
@@ -143,20 +143,24 @@ def sample(
         temperature: multiplies all randomness; 1 is the model, 0 the most likely component's means.
         noise: what `uniform_noise` gave, in place of the generator's next numbers.
     """
-    mixture = unpack(params)
-    b, _, k, h, w = mixture.means.shape
+    params = params.to(torch.promote_types(params.dtype, torch.float32))
+    b, k, where = len(params), params.shape[1] // 10, params.shape[2:]
     noise = uniform_noise(params, generator) if noise is None else noise
-    noise = noise.to(mixture.means).clamp(1e-5, 1 - 1e-5)
-    gumbel = -torch.log(-torch.log(noise[:, :k]))
-    logistic = torch.logit(noise[:, k:])  # (B, 3, H, W)
+    noise = noise.to(params).clamp(1e-5, 1 - 1e-5)
+    for_component, for_colours = noise.split([k, 3], dim=1)
+    minus_gumbel, logistic = for_component.log().neg_().log_(), torch.logit(for_colours)
 
-    component = (mixture.logits + temperature * gumbel).argmax(dim=1)  # (B, H, W)
-    chosen = component[:, None, None].expand(b, 3, 1, h, w)
-    means, log_scales, coeffs = (part.gather(2, chosen).squeeze(2) for part in mixture[1:])  # (B, 3, H, W)
-    spread = temperature * log_scales.exp() * logistic
-    red = to_levels(means[:, 0] + spread[:, 0])
-    green = to_levels(means[:, 1] + coeffs[:, 0] * red + spread[:, 1])
-    blue = to_levels(means[:, 2] + coeffs[:, 1] * red + coeffs[:, 2] * green + spread[:, 2])
+    logits, rest = params.split([k, 9 * k], dim=1)
+    component = torch.sub(logits, minus_gumbel, alpha=temperature).argmax(dim=1)  # (B, *where)
+    of_component = rest.view(b, 3, 3, k, *where)
+    chosen = of_component.gather(3, component.view(b, 1, 1, 1, *where).expand(b, 3, 3, 1, *where))
+    means, log_scales, coeffs = chosen.squeeze(3).unbind(dim=2)  # (B, 3, *where)
+    scales = log_scales.clamp(MIN_LOG_SCALE, MAX_LOG_SCALE).exp()
+    red, green, blue = torch.addcmul(means, scales, logistic, value=temperature).unbind(dim=1)
+    red_in_green, red_in_blue, green_in_blue = coeffs.tanh().unbind(dim=1)
+    red = to_levels(red)
+    green = to_levels(torch.addcmul(green, red_in_green, red))
+    blue = to_levels(torch.addcmul(blue, red_in_blue, red).addcmul_(green_in_blue, green))
     return torch.stack([red, green, blue], dim=1)
 
 

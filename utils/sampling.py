@@ -5,7 +5,7 @@
 
 * the **u** stream depends on the rows above only: one row at a time, when the row begins;
 * the **ul** stream depends on the left as well: one pixel at a time. Of its 2x2 taps the upper two, and all that
-  it takes from u, are known when the row begins: one matrix product for the whole row. Two taps remain;
+  it takes from u, are known when the row begins: computed for the whole row at once. Two taps remain;
 * the **coarser scales** change at every second and every fourth row and column only.
 
 Nothing is approximated: it is the same sum in another order (Ramachandran et al. 2017, "Fast Generation for
@@ -52,11 +52,12 @@ def generate(
     images, nr_known = blank_pictures(model, labels, temperature, prefix, guidance)
     labels = labels.to(images.device)
     told = labels_told(model, labels, guidance)
-    seen = images.repeat(len(told) // len(labels), 1, 1, 1)  # by the network, under each label
+    seen = images.repeat(len(told) // len(labels), 1, 1, 1) if guidance else images  # by the network
     for i, j, params in walk(model, seen, told):
         if i >= nr_known:
-            images[:, :, i, j] = draw_pixels(params, labels, generator, temperature, guidance)
-            seen[:, :, i, j] = images[:, :, i, j].repeat(len(told) // len(labels), 1)
+            images[:, :, i, j] = pixels = draw_pixels(params, labels, generator, temperature, guidance)
+            if guidance:
+                seen[:, :, i, j] = pixels.repeat(len(told) // len(labels), 1)
         if on_row and j == images.shape[3] - 1:
             on_row(i, images)
     return images
@@ -101,7 +102,7 @@ def draw_pixels(params: Tensor, labels: Tensor, generator, temperature: float, g
     here the mean over the labels is in the place of a network that is not told the class.
     """
     if not guidance:
-        return mixture.sample(params[:, :, None, None], generator, temperature)[:, :, 0, 0]
+        return mixture.sample(params, generator, temperature)
     each = torch.arange(len(labels), device=labels.device)
     of_label = params.chunk(len(params) // len(labels))  # C of (B, 10K)
     own = torch.stack(of_label)[labels, each].repeat(NR_CANDIDATES, 1)  # (M B, 10K)
@@ -146,9 +147,9 @@ def walk(model: ConditionalPixelCNN, images: Tensor, labels: Tensor) -> Iterator
     network = CachedNetwork(model.eval(), labels)
     for i in range(images.shape[2]):
         network.start_row(i)
-        for j in range(images.shape[3]):
+        for j, pixel in enumerate(images[:, :, i].unbind(dim=2)):  # (B, 3)
             yield i, j, network.params(j)
-            network.put(j, images[:, :, i, j])
+            network.put(j, pixel)
 
 
 def with_weights_of_now(layer: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -157,76 +158,80 @@ def with_weights_of_now(layer: nn.Module) -> Callable[[Tensor], Tensor]:
     `parametrize.cached()` would do that for all threads, and a model that trains in another one needs its new weights.
     """
     conv: Any = layer.conv
-    weight = conv.weight
+    weight = conv.weight.contiguous(memory_format=torch.channels_last)
     if isinstance(layer.conv, nn.ConvTranspose2d):
         return lambda x: F.conv_transpose2d(x, weight, conv.bias, conv.stride, conv.padding, conv.output_padding)
     return lambda x: F.conv2d(x, weight, conv.bias, conv.stride)
 
 
+def put_concat_elu(x: Tensor, place: Tensor) -> None:
+    """`concat_elu(x)`, written where it is read. x: (B, F, ...); place: (B, 2F, ...)."""
+    F.elu_(torch.cat([x, -x], dim=1, out=place))
+
+
 class RowConv:
-    """A down-shifted convolution that is fed row after row and remembers the one above."""
+    """A down-shifted convolution that is fed row after row: `row` (B, C, 1, W) is where the next one is put, `above`
+    the one before. Channels lie last in memory."""
 
-    def __init__(self, layer: ShiftedConv2d):
-        self.conv, (self.left, self.right, _, _) = with_weights_of_now(layer), layer.padding
-        self.above: Tensor | None = None
+    def __init__(self, layer: ShiftedConv2d, batch: int, width: int):
+        self.conv, (left, right, _, _) = with_weights_of_now(layer), layer.padding
+        rows = layer.conv.bias.new_zeros(batch, 2, left + width + right, layer.conv.in_channels)
+        self.both = rows.permute(0, 3, 1, 2)  # (B, C, 2, left + W + right)
+        self.above, self.row = self.both[..., left : left + width].split(1, dim=2)
 
-    def __call__(self, row: Tensor) -> Tensor:  # (B, C, 1, W) -> (B, C', 1, W / stride)
-        above = torch.zeros_like(row) if self.above is None else self.above
-        rows = F.pad(torch.cat([above, row], dim=2), (self.left, self.right))
-        self.above = above.copy_(row)
-        return self.conv(rows)
+    def __call__(self) -> Tensor:  # -> (B, C', 1, W / stride)
+        out = self.conv(self.both)
+        self.above.copy_(self.row)
+        return out
 
 
 class RowBlock:
     """A gated block of the u stream, a row at a time."""
 
-    def __init__(self, block: GatedResidualBlock, modulation: Modulation | None):
-        self.conv_in, self.conv_out = RowConv(block.conv_in), RowConv(block.conv_out)
+    def __init__(self, block: GatedResidualBlock, modulation: Modulation | None, batch: int, width: int):
+        self.conv_in, self.conv_out = (RowConv(conv, batch, width) for conv in (block.conv_in, block.conv_out))
         self.skip = None if block.skip is None else with_weights_of_now(block.skip)
         self.modulation = modulation
 
     def __call__(self, h: Tensor, skip: Tensor | None = None) -> Tensor:  # (B, F, 1, W) -> (B, F, 1, W)
-        c = self.conv_in(concat_elu(h))
+        put_concat_elu(h, self.conv_in.row)
+        c = self.conv_in()
         if self.skip is not None and skip is not None:
-            c = c + self.skip(concat_elu(skip))
-        return h + F.glu(modulate(self.conv_out(concat_elu(c)), self.modulation), dim=1)
+            c += self.skip(concat_elu(skip))
+        put_concat_elu(c, self.conv_out.row)
+        return h + F.glu(modulate(self.conv_out(), self.modulation), dim=1)
 
 
 class PixelConv:
-    """A 2x2 down-right-shifted convolution that is fed pixel after pixel; activations are (B, W, C) here.
+    """A 2x2 down-right-shifted convolution that is fed pixel after pixel: `pixels[j]` (B, C) is where the next one is
+    put. Up to there the row holds this row's pixels, from there on still those of the row above, whose share
+    `start_row` has already taken. The class may scale and shift what comes out (`modulation`).
 
-    `row` holds the pixels seen last, one column of padding at its left: up to the current pixel those of this row,
-    from there on still those of the row above, whose share `start_row` has already taken. The class may scale and
-    shift what comes out (`modulation`: (scale or None, shift), each (B, C')).
+    Slices are made once, in lists: at each pixel they would cost as much as the arithmetic.
     """
 
     def __init__(self, layer: ShiftedConv2d, batch: int, width: int, modulation: Modulation | None = None):
         conv = layer.conv
-        self.bias, self.stride, self.channels = conv.bias, conv.stride[0], conv.in_channels
-        upper, lower = conv.weight.unbind(dim=2)  # (C', C, 2) each: left tap, right tap
-        self.upper = upper.permute(2, 1, 0).flatten(0, 1)  # (2C, C')
-        self.lower = lower.permute(2, 1, 0).flatten(0, 1)
-        scale, shift = modulation or (None, None)
-        self.gain, self.shift = None if scale is None else 1 + scale, shift
-        self.row = upper.new_zeros(batch, width + 1, self.channels)
-        self.flat = self.row.view(batch, -1)  # two neighbouring pixels are 2C neighbouring numbers
+        self.bias, self.stride, self.modulation = conv.bias, conv.stride[0], modulation
+        self.gain = None if modulation is None or modulation[0] is None else 1 + modulation[0]  # (B, C')
+        upper, lower = conv.weight.split(1, dim=2)  # (C', C, 1, 2) each: left tap, right tap
+        self.upper = upper.contiguous(memory_format=torch.channels_last)
+        self.lower = lower.permute(2, 3, 1, 0).flatten(0, 2)  # (2C, C')
+        row = lower.new_zeros(batch, width + 1, conv.in_channels)  # one column of padding at the left
+        self.row, self.pixels = row.transpose(1, 2)[:, :, None], row.unbind(dim=1)[1:]  # (B, C, 1, W + 1); (B, C) each
+        two = row.flatten(1).unfold(1, 2 * conv.in_channels, self.stride * conv.in_channels)  # (B, W / stride, 2C)
+        self.taps = two.unbind(dim=1)
 
-    def start_row(self) -> None:
-        taps = torch.cat([self.row[:, :-1], self.row[:, 1:]], dim=2)[:, :: self.stride]  # (B, W / stride, 2C)
-        self.known = taps @ self.upper + self.bias  # (B, W / stride, C')
-        if self.gain is not None:
-            self.known *= self.gain[:, None]
-        if self.shift is not None:
-            self.known += self.shift[:, None]
-
-    def put(self, j: int, pixel: Tensor) -> None:
-        self.row[:, j + 1] = pixel  # (B, C)
+    def start_row(self, more: Tensor | None = None) -> None:  # more: of the output, (B, C', 1, W / stride)
+        known = F.conv2d(self.row, self.upper, self.bias, self.stride)
+        known = modulate(known if more is None else known + more, self.modulation)
+        self.known = known[:, :, 0].unbind(dim=2)  # (B, C') each
 
     def at(self, j: int) -> Tensor:  # -> (B, C')
-        taps = self.flat[:, j * self.channels : (j + 2) * self.channels]
+        known, taps = self.known[j // self.stride], self.taps[j // self.stride]
         if self.gain is None:
-            return torch.addmm(self.known[:, j // self.stride], taps, self.lower)
-        return torch.addcmul(self.known[:, j // self.stride], taps @ self.lower, self.gain)
+            return torch.addmm(known, taps, self.lower)
+        return torch.addcmul(known, taps @ self.lower, self.gain)
 
 
 class PixelBlock:
@@ -235,26 +240,24 @@ class PixelBlock:
     def __init__(self, block: GatedResidualBlock, modulation: Modulation | None, batch: int, width: int):
         self.conv_in = PixelConv(block.conv_in, batch, width)
         self.conv_out = PixelConv(block.conv_out, batch, width, modulation)
-        nr_filters = block.conv_in.conv.out_channels
         assert block.skip is not None  # every ul block reads u
-        weight, self.skip_bias = block.skip.conv.weight[:, :, 0, 0].T, block.skip.conv.bias
-        # concat_elu of [u, ul skip] is [u, ul skip, -u, -ul skip]: take the rows apart
-        parts = weight.split(nr_filters)
+        # concat_elu of [u, ul skip] is [u, ul skip, -u, -ul skip]: take the channels apart
+        parts = block.skip.conv.weight.split(block.conv_in.conv.out_channels, dim=1)
         half = len(parts) // 2
-        self.from_u = torch.cat([parts[0], parts[half]])  # (2F, F)
-        self.from_ul = torch.cat([parts[half - 1], parts[-1]])  # (2F, F); used on the way back only
+        self.from_u, self.skip_bias = torch.cat([parts[0], parts[half]], dim=1), block.skip.conv.bias  # (F, 2F, 1, 1)
+        from_ul = torch.cat([parts[half - 1], parts[-1]], dim=1)[:, :, 0, 0]  # used on the way back only
+        self.from_ul = from_ul.T.contiguous()  # (2F, F)
 
     def start_row(self, u: Tensor) -> None:  # u: (B, F, 1, W)
-        self.conv_in.start_row()
-        self.conv_in.known += concat_elu(u)[:, :, 0].transpose(1, 2) @ self.from_u + self.skip_bias
+        self.conv_in.start_row(F.conv2d(concat_elu(u), self.from_u, self.skip_bias))
         self.conv_out.start_row()
 
-    def __call__(self, j: int, h: Tensor, skip: Tensor | None = None) -> Tensor:  # (B, F) -> (B, F)
-        self.conv_in.put(j, concat_elu(h))
+    def __call__(self, j: int, h: Tensor, elu_of_skip: Tensor | None = None) -> Tensor:  # (B, F), (B, 2F) -> (B, F)
+        put_concat_elu(h, self.conv_in.pixels[j])
         c = self.conv_in.at(j)
-        if skip is not None:
-            c = torch.addmm(c, concat_elu(skip), self.from_ul)
-        self.conv_out.put(j, concat_elu(c))
+        if elu_of_skip is not None:
+            c = torch.addmm(c, elu_of_skip, self.from_ul)
+        put_concat_elu(c, self.conv_out.pixels[j])
         return h + F.glu(self.conv_out.at(j), dim=1)
 
 
@@ -266,36 +269,41 @@ class CachedNetwork:
         self.model, self.labels, self.width = model, labels, width
         bias = model.head.conv.bias
         no_pixel = bias.new_zeros(batch, 3, width, width)
-        self.early = model.fusion.add("x", no_pixel, labels)  # (B, 3, H, W)
-        self.early_row = no_pixel[:, :, 0].clone()  # (B, 3, W)
-        self.row = bias.new_zeros(batch, 4, width)  # the colours of the current row, and ones
+        self.early = model.fusion.add("x", no_pixel, labels).permute(2, 0, 3, 1)  # (H, B, W, 3)
+        self.early_row = torch.zeros_like(self.early[0])  # (B, W, 3)
+        self.row = bias.new_zeros(batch, width, 4)  # the colours of the current row, and ones
+        self.pixels, self.colours = self.row.unbind(dim=1), self.row[:, :, :3].unbind(dim=1)
 
-        self.u_first = RowConv(model.u_first)
+        self.u_first = RowConv(model.u_first, batch, width)
         self.ul_first_above = with_weights_of_now(model.ul_first_above)
         self.left_weight = model.ul_first_left.conv.weight[:, :, :, 0]  # (F, 4, 2): above, here
+        self.here = self.left_weight[:, :, 1].T.contiguous()  # (4, F)
         modulations = iter(model.fusion.modulations(labels))
 
         def blocks(pairs, width):
+            size = batch, width
             return [
-                (RowBlock(p.u, next(modulations)), PixelBlock(p.ul, next(modulations), batch, width)) for p in pairs
+                (RowBlock(p.u, next(modulations), *size), PixelBlock(p.ul, next(modulations), *size)) for p in pairs
             ]
 
         self.down_blocks = [blocks(model.down_blocks[s], width >> s) for s in range(NR_SCALES)]
         up_blocks = [blocks(model.up_blocks[s], width >> s) for s in reversed(range(NR_SCALES))]
         self.up_blocks = up_blocks[::-1]
         self.down_convs = [
-            (RowConv(conv["u"]), PixelConv(conv["ul"], batch, width >> s)) for s, conv in enumerate(model.down_convs)
+            (RowConv(conv["u"], batch, width >> s), PixelConv(conv["ul"], batch, width >> s))
+            for s, conv in enumerate(model.down_convs)
         ]
         nr_filters = model.config.nr_filters
         # what the coarser scale last sent up: two rows of u, two rows of ul that fill two columns at a time
         self.u_up = [bias.new_zeros(batch, nr_filters, 2, width >> s) for s in range(NR_SCALES - 1)]
         self.ul_up = [bias.new_zeros(batch, 2, width >> s, nr_filters) for s in range(NR_SCALES - 1)]
+        self.ul_up_pixels = [[row.unbind(dim=1) for row in up.unbind(dim=1)] for up in self.ul_up]  # (B, F) each
         self.u_up_convs = [with_weights_of_now(conv["u"]) for conv in model.up_convs]
         self.up_weights = [conv["ul"].conv.weight.permute(0, 2, 3, 1).flatten(1) for conv in model.up_convs]
         self.up_biases = [conv["ul"].conv.bias for conv in model.up_convs]
         no_feature = bias.new_zeros(batch, nr_filters, 1, 1)
         self.middle = model.fusion.add("ul_middle", no_feature, labels).flatten(1)  # (B, F)
-        self.head = model.head.conv.weight[:, :, 0, 0].T  # (F, 10K)
+        self.head = model.head.conv.weight[:, :, 0, 0].T.contiguous()  # (F, 10K)
         late = model.fusion.add("params", bias.new_zeros(batch, len(bias), 1, 1), labels).flatten(1)
         self.head_bias = bias + late  # (B, 10K)
 
@@ -307,13 +315,13 @@ class CachedNetwork:
     def place(self, i: int) -> None:
         """What differs between rows of one kind: where they are."""
         self.i = i
-        self.early_row.copy_(self.early[:, :, i])
+        self.early_row.copy_(self.early[i])
 
     def advance(self) -> None:
         """What rows of one kind have in common."""
         i = self.i
-        above = self.row.clone()[:, :, None]  # (B, 4, 1, W): the picture's row i - 1
-        self.row.zero_()
+        above = self.row.clone().transpose(1, 2)[:, :, None]  # (B, 4, 1, W): the picture's row i - 1
+        self.row[:, :, 3] = 1
         self._first_features(i, above)
 
         u, rows = self.u0, []
@@ -321,10 +329,10 @@ class CachedNetwork:
             if s > 0:
                 u_conv, ul_conv = self.down_convs[s - 1]
                 if (i >> (s - 1)) % 2:  # an odd row leaves the coarser scale as it is
-                    assert u_conv.above is not None  # an even row came before
                     u_conv.above.copy_(u)
                     break
-                u = u_conv(u)
+                u_conv.row.copy_(u)
+                u = u_conv()
                 ul_conv.start_row()
             rows.append([u])
             for u_block, ul_block in blocks:
@@ -352,37 +360,39 @@ class CachedNetwork:
         if i == 0:
             u0 = torch.zeros_like(ul0)
         else:
-            u0 = self.u_first(above)
+            self.u_first.row.copy_(above)
+            u0 = self.u_first()
             left, right, _, _ = model.ul_first_above.padding
             ul0 = ul0 + self.ul_first_above(F.pad(above, (left, right)))
         self.u0 = model.fusion.add("u0", u0, y)
-        self.ul0 = model.fusion.add("ul0", ul0, y)[:, :, 0].transpose(1, 2).contiguous()  # (B, W, F)
+        ul0 = model.fusion.add("ul0", ul0, y)[:, :, 0].transpose(1, 2).contiguous()  # (B, W, F)
+        self.ul0 = ul0.unbind(dim=1)
 
     def params(self, j: int) -> Tensor:
         """The mixture of pixel (i, j), given the pixels put so far: (B, 10K)."""
         i = self.i
-        ul = self.ul0[:, j]
-        if j > 0:
-            ul = ul + self.row[:, :, j - 1] @ self.left_weight[:, :, 1].T
+        ul = torch.addmm(self.ul0[j], self.pixels[j - 1], self.here) if j > 0 else self.ul0[0]
 
-        pixels = []
+        elus: list[list[Tensor]] = []  # concat_elu of what is read once more on the way back
         for s, blocks in enumerate(self.down_blocks):
             if s > 0:
                 _, ul_conv = self.down_convs[s - 1]
-                ul_conv.put(j >> (s - 1), ul)
+                ul_conv.pixels[j >> (s - 1)].copy_(ul)
                 if (i >> (s - 1)) % 2 or (j >> (s - 1)) % 2:
                     break
                 ul = ul_conv.at(j >> (s - 1))
-            pixels.append([ul])
+            elus.append([])
             for _, ul_block in blocks:
                 ul = ul_block(j >> s, ul)
-                pixels[s].append(ul)
+                elus[s].append(ul_block.conv_in.pixels[j >> s])
+            if s < NR_SCALES - 1:
+                elus[s].append(concat_elu(ul))
 
-        for s in reversed(range(len(pixels))):
+        for s in reversed(range(len(elus))):
             at_bottleneck = s == NR_SCALES - 1
-            ul = pixels[s].pop() + self.middle if at_bottleneck else self.ul_up[s][:, (i >> s) % 2, j >> s]
+            ul = ul + self.middle if at_bottleneck else self.ul_up_pixels[s][(i >> s) % 2][j >> s]
             for _, ul_block in self.up_blocks[s]:
-                ul = ul_block(j >> s, ul, pixels[s].pop())
+                ul = ul_block(j >> s, ul, elus[s].pop())
             if s > 0:
                 four = (ul @ self.up_weights[s - 1]).view(len(ul), 2, 2, -1) + self.up_biases[s - 1]
                 left = 2 * (j >> s)
@@ -391,5 +401,4 @@ class CachedNetwork:
 
     def put(self, j: int, pixel: Tensor) -> None:
         """Tells the colours (B, 3) of pixel (i, j)."""
-        self.row[:, :3, j] = pixel + self.early_row[:, :, j]
-        self.row[:, 3, j] = 1
+        torch.add(pixel, self.early_row[:, j], out=self.colours[j])
