@@ -4,9 +4,11 @@ What needs a package is imported inside, so that one that is missing is named in
 """
 
 import argparse
+import ast
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 if __name__ == "__main__":  # this kit's packages come first: the current folder may hold a `utils.py` of its own
@@ -25,17 +27,22 @@ COMMANDS = (
 NO_MEMORY = ("out of memory", "allocate memory", "enough memory")  # CUDA's and MPS's, Linux's, Windows'
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(typed: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
+    """It knows every command, and the flags of those that are typed: to look them up takes PyTorch."""
     from .commands import Parser, add_flags
 
     parser = Parser(prog="python -m kit", description="A class-conditional PixelCNN++: train, draw, classify.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
-        run = importlib.import_module(f".commands.{name.replace('-', '_')}", __package__).run
-        summary = run.__doc__.partition("\n")[0]
+        module = name.replace("-", "_")
+        tree = ast.parse(Path(__file__).with_name("commands").joinpath(f"{module}.py").read_text(encoding="utf-8"))
+        run = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "run")
+        summary = str(ast.get_docstring(run)).partition("\n")[0]
         command = commands.add_parser(name, help=summary, description=summary)
-        add_flags(command, run)
-        command.set_defaults(run_command=run)
+        if name in typed:
+            run_command = importlib.import_module(f".commands.{module}", __package__).run
+            add_flags(command, run_command)
+            command.set_defaults(run_command=run_command)
     return parser
 
 
@@ -46,13 +53,14 @@ def complain(text: str) -> None:
 
 def run(argv: list[str]) -> int:
     """The exit status of a command; raises what is wrong with its input or with this machine."""
+    args = build_parser(argv).parse_args(argv)  # --help ends here
+
     from . import distributed
     from .commands import call
     from .runs import Stopped
     from .train import Diverged
 
     try:
-        args = build_parser().parse_args(argv)
         with distributed.joined():
             call(args.run_command, vars(args))
     except Diverged as error:

@@ -23,6 +23,7 @@ from kit.widgets import (
     MixtureExplorer,
     base,
     class_slider,
+    drawing,
     evidence_lens,
     explore,
 )
@@ -134,6 +135,20 @@ def test_a_new_setting_interrupts_the_drawing(shown, monkeypatch):
     wait_for(lambda: not slider.save.disabled)
 
 
+def test_of_rows_that_come_at_once_the_first_and_the_last_are_shown(shown, monkeypatch):
+    slider, rows = ClassSlider(small_model(torch.float32), zoom=1), [torch.full((4, 3, 8, 8), n / 8) for n in range(8)]
+    monkeypatch.setattr(drawing, "PAUSE", 60.0)
+    monkeypatch.setattr(
+        class_slider, "generate", lambda *_, on_row, **__: [on_row(n, row) for n, row in enumerate(rows)]
+    )
+    seen = []
+    slider.picture.observe(lambda change: seen.append(pixels(change["new"])), names="value")
+    slider.redraw()
+    names = slider.class_names[:1]
+    expected = [figures.gallery(row, torch.zeros(4, dtype=torch.int64), names, 1) for row in (rows[0], rows[-1])]
+    assert seen == [pixels(to_png(picture)) for picture in expected]
+
+
 def test_saving_writes_the_picture_that_is_shown_and_says_where(shown, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = small_model(torch.float32)
@@ -203,7 +218,8 @@ def grown(page, panel, name: str, **state) -> list:
     return [pixels(png) for png in page.shown(panel.picture)[before:]]
 
 
-def test_the_class_slider_moves_on_colab(shown, colab):
+def test_the_class_slider_moves_on_colab(shown, colab, monkeypatch):
+    monkeypatch.setattr(drawing, "PAUSE", 0.0)
     model = small_model(torch.float32, fusion="all")
     with colab.cell():
         slider = ClassSlider(model, zoom=1)
@@ -217,6 +233,7 @@ def test_the_class_slider_moves_on_colab(shown, colab):
 
 
 def test_completion_moves_on_colab(shown, colab, monkeypatch):
+    monkeypatch.setattr(drawing, "PAUSE", 0.0)
     model, dataset, draw, sheets = small_model(torch.float32, fusion="all"), pictures(), base.captioned, []
     with colab.cell():
         panel = Completion(model, dataset, zoom=1)

@@ -17,11 +17,7 @@ import typing
 from collections.abc import Callable, Collection, Iterator
 
 from utils import UsageError, at_home
-from utils.model import ModelConfig
 
-from ..runs import RunConfig
-
-CONFIGS = (ModelConfig, RunConfig)
 MOST = 2**31  # of whatever is counted; beyond it numbers overflow somewhere
 GIVEN_BY_DATA = "num_classes"  # the one field of them that nobody types
 
@@ -65,13 +61,21 @@ def documented(thing) -> dict[str, str]:
     return sentences
 
 
+def configs() -> tuple[type, ...]:
+    from utils.model import ModelConfig
+
+    from ..runs import RunConfig
+
+    return ModelConfig, RunConfig
+
+
 def flags_of(command: Callable) -> Iterator[tuple[inspect.Parameter, str, typing.Any, typing.Any, str]]:
     """For each flag the parameter that it belongs to, its name, type, default and sentence."""
     for parameter in inspect.signature(command).parameters.values():
         kind: typing.Any = parameter.annotation
         sources: tuple = ()
         if parameter.kind == parameter.VAR_KEYWORD:
-            sources = CONFIGS
+            sources = configs()
         elif dataclasses.is_dataclass(kind):
             sources = (kind,)
         else:
@@ -79,7 +83,7 @@ def flags_of(command: Callable) -> Iterator[tuple[inspect.Parameter, str, typing
         for source in sources:
             for field in dataclasses.fields(source):
                 if field.name != GIVEN_BY_DATA:
-                    default = argparse.SUPPRESS if sources == CONFIGS else field.default
+                    default = argparse.SUPPRESS if len(sources) > 1 else field.default
                     yield parameter, field.name, field.type, default, documented(source)[field.name]
 
 
@@ -114,7 +118,7 @@ def add_flag(parser: argparse.ArgumentParser, name: str, kind, default, sentence
 
 def given(values: dict) -> dict:
     """Those of a parser's values that are fields of the configs."""
-    own = {field.name for config in CONFIGS for field in dataclasses.fields(config)}
+    own = {field.name for config in configs() for field in dataclasses.fields(config)}
     return {name: value for name, value in values.items() if name in own}
 
 

@@ -24,7 +24,7 @@ class ClassSlider(Drawing):
 
     def _draw(self, progress, label: int, temperature: float, seed: int, count: int) -> None:
         def on_row(_row: int, images: Tensor) -> None:
-            progress(figures.gallery(images, torch.zeros_like(labels), (name,), self.zoom))
+            progress(lambda: figures.gallery(images, torch.zeros_like(labels), (name,), self.zoom))
 
         name = figures.drawable(self.class_names)[label]
         labels, generator = torch.full((count,), label), torch.Generator().manual_seed(seed)

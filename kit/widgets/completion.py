@@ -62,9 +62,9 @@ class Completion(Drawing):
             generator=torch.Generator().manual_seed(seed),
             temperature=temperature,
             prefix=truth[:, :, :given],
-            on_row=lambda _row, images: progress(sheet(images, ["\n"] * (count + 1))),
+            on_row=lambda _row, images: progress(lambda: sheet(images, ["\n"] * (count + 1))),
         ).cpu()
         nats, size = self.log_likelihoods(torch.cat([images, truth]), label, given), truth.shape[-1]
         bits = mixture.bits_per_dim(-nats, size) * size / (size - given)
         numbers = [f"{n:.0f} nats\n{b:.2f} bits/dim" for n, b in zip(nats.tolist(), bits.tolist(), strict=True)]
-        progress(sheet(images, numbers))
+        progress(lambda: sheet(images, numbers))

@@ -1,8 +1,10 @@
 """A panel whose picture grows while the reader watches, and can be saved."""
 
 import contextlib
+import math
 import re
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from utils.model import ConditionalPixelCNN
 from .base import Panel, options_of, seed_control, threads_are_shown, to_png
 
 SAMPLES = Path("samples")  # where pictures are saved, seen from the notebook
+PAUSE = 0.05  # seconds between two states that are shown: to send each row takes longer than to draw it
 
 
 class Interrupted(Exception):
@@ -28,8 +31,8 @@ class Drawing(Panel):
     On Colab no thread is used: the picture grows while the control's message is handled, then comes the next message.
 
     Args:
-        draw: called with `progress` and the controls' values; `progress(picture)` shows a PIL picture, or raises
-            Interrupted.
+        draw: called with `progress` and the controls' values; `progress(picture)` shows what `picture()` makes, a PIL
+            picture, unless another was shown just before; or raises Interrupted.
         controls: one of them is the `label`.
         class_names: by label, for the names of files.
     """
@@ -61,9 +64,15 @@ class Drawing(Panel):
             self._grow(request, self.values())
 
     def _grow(self, request: object, values: dict) -> None:
-        def progress(picture: Image.Image) -> None:
-            if request is self.latest:
-                self.picture.value = to_png(picture)
+        waiting: Callable[[], Image.Image] | None = None  # what is not shown yet
+        shown_at = -math.inf
+
+        def progress(picture: Callable[[], Image.Image], is_last: bool = False) -> None:
+            nonlocal waiting, shown_at
+            waiting = picture
+            if request is self.latest and (is_last or time.monotonic() - shown_at > PAUSE):
+                self.picture.value, waiting = to_png(picture()), None
+                shown_at = time.monotonic()
             if request is not self.latest:  # perhaps only since the picture was shown
                 raise Interrupted
 
@@ -71,6 +80,8 @@ class Drawing(Panel):
             self.save.disabled = True
             self.say("")
             self.draw(progress, **values)
+            if waiting:
+                progress(waiting, is_last=True)
             self.drawn = values
             self.save.disabled = False
 
