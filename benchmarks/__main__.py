@@ -5,7 +5,6 @@ import importlib
 import json
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -15,9 +14,9 @@ from kit.console import any_letter
 from kit.platforms import machine
 from utils.device import pick_device
 
-from .common import Row, Setting
+from .common import Row, Setting, table_of_times
 
-GROUPS = ("sampling", "training", "classification")
+GROUPS = ("starting", "sampling", "training", "classification")
 
 
 def main() -> int:
@@ -33,32 +32,18 @@ def main() -> int:
         return 2
 
     device, setting = pick_device(), Setting(args.tiny)
-    about = {"machine": machine(device), "date": time.strftime("%Y-%m-%d"), "tiny": args.tiny}
+    about: dict = {"machine": machine(device), "date": time.strftime("%Y-%m-%d"), "tiny": args.tiny}
     rows = []
     torch.manual_seed(0)
     for group in tqdm([*args.groups, *(["peer"] if args.peer else [])], desc="benchmarks", disable=None):
         module = importlib.import_module(f".{group}", __package__)
         rows += module.rows(setting, args.peer) if group == "peer" else module.rows(setting)
     rows.append(Row("GPU: training, sampling, classification", None, None, None, "not measured: `make gpu`"))
-    args.out.write_text(json.dumps(about | {"rows": [asdict(row) for row in rows]}, indent=2) + "\n", encoding="utf-8")
-    print(f"{about['machine']}, {about['date']}{', tiny sizes' if args.tiny else ''}\n\n{table(rows)}")
+    about["rows"] = [row.to_dict() for row in rows]
+    args.out.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    tiny = ", tiny sizes" if args.tiny else ""
+    print(f"{about['machine']}, {about['date']}{tiny}\n\n{table_of_times(about['rows'])}")
     return 0
-
-
-def table(rows: list[Row]) -> str:
-    """Markdown, as RESULTS.md shows it."""
-    lines = ["| what | plain | this kit | ratio | arithmetic alone | note |", "|---|---:|---:|---:|---:|---|"]
-    for row in rows:
-        ratio = f"{row.plain / row.tuned:.1f}x" if row.plain and row.tuned else ""
-        cells = [row.what, duration(row.plain), duration(row.tuned), ratio, duration(row.floor), row.note]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    return f"{seconds * 1000:.1f} ms" if seconds < 0.5 else f"{seconds:.2f} s" if seconds < 100 else f"{seconds:.0f} s"
 
 
 if __name__ == "__main__":

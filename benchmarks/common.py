@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kit.platforms import machine, synchronise
 from utils.checkpoints import write_atomically
 from utils.model import ConditionalPixelCNN, ModelConfig
+from utils.training import configs_for, told_of_turns
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,24 @@ class Setting:
         size = {"nr_filters": 4, "nr_resnet": 1, "nr_logistic_mix": 2} if self.tiny else {}
         return ConditionalPixelCNN(ModelConfig(4, image_size=image_size // 4 if self.tiny else image_size, **size))
 
+    def best(self) -> ConditionalPixelCNN:
+        """The same of the preset `best`, which is told of turns."""
+        torch.manual_seed(0)
+        size = {"nr_filters": 4, "nr_logistic_mix": 2, "image_size": 8} if self.tiny else {}
+        return ConditionalPixelCNN(told_of_turns(*configs_for("best", 4, **size)))
+
+
+class Median(float):
+    """The median of times in seconds; `spread` is the shortest and the longest."""
+
+    def __new__(cls, times: list[float]):
+        self = super().__new__(cls, statistics.median(times))
+        self.spread = (min(times), max(times))
+        return self
+
+    def times(self, factor: float) -> "Median":
+        return Median([time * factor for time in (self.spread[0], self, self.spread[1])])
+
 
 @dataclass(frozen=True)
 class Row:
@@ -39,8 +58,33 @@ class Row:
     floor: float | None = None
     note: str = ""
 
+    def to_dict(self) -> dict:
+        spreads = {f"{name} spread": getattr(getattr(self, name), "spread", None) for name in ("plain", "tuned")}
+        return vars(self) | {name: spread for name, spread in spreads.items() if spread}
 
-def seconds(work: Callable[[], object], repeats: int, warmup: int = 1) -> float:
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return f"{seconds * 1000:.1f} ms" if seconds < 0.5 else f"{seconds:.2f} s" if seconds < 100 else f"{seconds:.0f} s"
+
+
+def table_of_times(rows: list[dict]) -> str:
+    """Markdown, of what `Row.to_dict` gives."""
+
+    def timed(row: dict, name: str) -> str:
+        spread = row.get(f"{name} spread")
+        return duration(row[name]) + (f" ({duration(spread[0])} to {duration(spread[1])})" if spread else "")
+
+    lines = ["| what | plain | this kit | ratio | arithmetic alone | note |", "|---|---:|---:|---:|---:|---|"]
+    for row in rows:
+        ratio = f"{row['plain'] / row['tuned']:.1f}x" if row["plain"] and row["tuned"] else ""
+        cells = [row["what"], timed(row, "plain"), timed(row, "tuned"), ratio, duration(row["floor"]), row["note"]]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def seconds(work: Callable[[], object], repeats: int, warmup: int = 1) -> Median:
     """The median time of `work`, in seconds."""
     for _ in range(warmup):
         work()
@@ -51,7 +95,7 @@ def seconds(work: Callable[[], object], repeats: int, warmup: int = 1) -> float:
         work()
         synchronise()
         times.append(time.perf_counter() - started)
-    return statistics.median(times)
+    return Median(times)
 
 
 def forward_flops(model: ConditionalPixelCNN, batch: int = 1) -> int:

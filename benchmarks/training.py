@@ -11,8 +11,8 @@ import torch
 import torch._inductor.config
 
 from utils import mixture
-from utils.device import memory_format, pick_precision
-from utils.training import TrainConfig, build_optimizer, train_step, update_average
+from utils.device import pick_precision
+from utils.training import TrainConfig, build_optimizer, configs_for, train_step, update_average
 
 from . import plain
 from .common import Row, Setting, forward_flops, matmul_rate, seconds
@@ -27,9 +27,9 @@ def batch_for(model, batch: int, device: torch.device):
     return x, torch.arange(batch, device=device) % 4
 
 
-def plain_step(setting: Setting, batch: int):
+def plain_step(model, batch: int):
     """Float32, blocks and loss by the book, Adam and averaged weights one tensor after the other."""
-    model = plain.textbook(setting.model()).train()
+    model = plain.textbook(model).train()
     averaged = copy.deepcopy(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-4, foreach=False)
     x, y = batch_for(model, batch, CPU)
@@ -49,7 +49,7 @@ def plain_step(setting: Setting, batch: int):
 def tuned_step(model, batch: int, device=CPU, precision=None, compiled=False, config: TrainConfig = REPORT):
     """What `kit.train.train` does with a batch."""
     precision = precision or pick_precision(device)
-    model = model.to(device, memory_format=memory_format(device)).train()
+    model = model.to(device).train()
     averaged = copy.deepcopy(model)
     optimizer = build_optimizer(model, config)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
@@ -71,25 +71,32 @@ def peak_memory(path: str, setting: Setting, batch: int) -> float:
 
 def rows(setting: Setting):
     yield loss_row(setting)
-    batch, repeats = (2, 1) if setting.tiny else (16, 7)
+    batch, repeats = (2, 1) if setting.tiny else (16, 5)
     precision = pick_precision(CPU)
-    floor = 3 * batch * forward_flops(setting.model()) / matmul_rate(precision, CPU)
-    before = seconds(plain_step(setting, batch), repeats, warmup=2)
-    what = f"training step, batch {batch}, report's model"
-    note = str(precision).removeprefix("torch.")
-    yield Row(what, before, seconds(tuned_step(setting.model(), batch), repeats, warmup=2), floor, note)
-    compiled = tuned_step(setting.model(), batch, compiled=True)
+    rate, note = matmul_rate(precision, CPU), str(precision).removeprefix("torch.")
+    for what, model, size, config in (
+        (f"training step, batch {batch}, report's model", setting.model, batch, REPORT),
+        (f"training step, batch {batch // 2}, preset best", setting.best, batch // 2, configs_for("best", 4)[1]),
+    ):
+        floor = 3 * size * forward_flops(model()) / rate
+        before = seconds(plain_step(model(), size), repeats, warmup=2)
+        after = seconds(tuned_step(model(), size, config=config), repeats, warmup=2)
+        yield Row(what, before, after, floor, note)
+        if config is REPORT:
+            yield compiled_row(f"{what}, compiled", model(), before, floor, note, size, repeats)
+    before, after = (peak_memory(path, setting, batch) for path in ("plain", "tuned"))
+    note = f"plain {before:.0f} MiB, this kit {after:.0f} MiB"
+    yield Row("peak memory of the report's step", None, None, None, note)
+
+
+def compiled_row(what: str, model, before: float, floor: float, note: str, batch: int, repeats: int) -> Row:
+    compiled = tuned_step(model, batch, compiled=True)
     try:
         with torch._inductor.config.patch(force_disable_caches=True):  # as on a machine that sees it first
             warmup = seconds(compiled, 1, warmup=0)
     except RuntimeError as error:  # no C++ compiler, say
-        yield Row(f"{what}, compiled", None, None, None, f"not measured: {str(error).splitlines()[0]}")
-    else:
-        time = seconds(compiled, repeats, warmup=2)
-        yield Row(f"{what}, compiled", before, time, floor, f"{note}; the first step takes {warmup:.0f} s")
-    before, after = (peak_memory(path, setting, batch) for path in ("plain", "tuned"))
-    note = f"plain {before:.0f} MiB, this kit {after:.0f} MiB"
-    yield Row("peak memory of that step", None, None, None, note)
+        return Row(what, None, None, None, f"not measured: {str(error).splitlines()[0]}")
+    return Row(what, before, seconds(compiled, repeats, 2), floor, f"{note}; the first step takes {warmup:.0f} s")
 
 
 def loss_row(setting: Setting) -> Row:
@@ -126,7 +133,7 @@ def peak_mib() -> float:
 if __name__ == "__main__":
     which, tiny, batch = sys.argv[1:]
     setting = Setting(tiny == "1")
-    step = plain_step(setting, int(batch)) if which == "plain" else tuned_step(setting.model(), int(batch))
+    step = plain_step(setting.model(), int(batch)) if which == "plain" else tuned_step(setting.model(), int(batch))
     start = peak_mib()
     for _ in range(3):
         step()
