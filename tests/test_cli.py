@@ -458,7 +458,7 @@ def test_wrong_settings_of_the_others(weights, picture_folder, tmp_path, capsys)
 @pytest.mark.parametrize("absent", ["filelock", "tqdm", "PIL", "torch", "numpy", "safetensors"])
 def test_a_package_without_which_nothing_works_is_named(absent):
     code = f"import runpy, sys; sys.modules[{absent!r}] = None; runpy.run_module('kit', run_name='__main__')"
-    start = [sys.executable, "-c", code]
+    start = [sys.executable, "-c", code, "train", "--run", "mine"]
     done = subprocess.run(start, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     *before, last = done.stderr.splitlines()
     assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr, done.stderr

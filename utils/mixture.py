@@ -131,14 +131,14 @@ def uniform_noise(params: Tensor, generator: torch.Generator | None = None) -> T
 def sample(
     params: Tensor, generator: torch.Generator | None = None, temperature: float = 1.0, noise: Tensor | None = None
 ) -> Tensor:
-    """Draws pictures from the mixture, every pixel on its own; -> (B, 3, H, W), exactly on the levels v / 127.5 - 1.
+    """Draws pictures from the mixture, every pixel on its own; -> (B, 3, ...), exactly on the levels v / 127.5 - 1.
 
     A component is chosen (Gumbel-max), then each colour by the inverse CDF, mean + scale * logit(uniform), and
     rounded to its bin, which gives the bin exactly the mass that `log_prob` says. Green and blue are conditioned
     on the rounded values.
 
     Args:
-        params: (B, 10K, H, W).
+        params: (B, 10K, ...): of a picture (B, 10K, H, W), of one pixel (B, 10K).
         generator: where random numbers come from; it may live on another device than `params`.
         temperature: multiplies all randomness; 1 is the model, 0 the most likely component's means.
         noise: what `uniform_noise` gave, in place of the generator's next numbers.
