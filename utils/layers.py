@@ -240,7 +240,7 @@ class GatedResidualBlock(nn.Module):
         if self.skip is not None and skip is not None:
             c = c + self.skip(padded_concat_elu(skip))
         c = self.conv_out.conv(self.dropout(padded_concat_elu(c, self.conv_out.padding)))  # (B, 2F, H, W)
-        return gate(modulate(c, modulation)).add_(h)
+        return h + gate(modulate(c, modulation))
 
 
 @contextmanager
