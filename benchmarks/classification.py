@@ -37,10 +37,9 @@ def rows(setting: Setting):
     size = model.config.image_size
     count = 8 if setting.tiny else 64
     x = torch.randint(0, 256, (count, 3, size, size)) / 127.5 - 1
-    repeats = 1 if setting.tiny else 5
 
     def of_all(work):
-        return seconds(work, repeats).times(COUNT / count)
+        return seconds(work, setting.repeats).times(COUNT / count)
 
     first = of_all(lambda: class_log_likelihoods(model, x, precision=precision))
     in_float32 = of_all(lambda: class_log_likelihoods(model, x))

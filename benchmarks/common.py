@@ -22,6 +22,11 @@ class Setting:
 
     tiny: bool = False
 
+    @property
+    def repeats(self) -> int:
+        """Of which a time is the median."""
+        return 1 if self.tiny else 5
+
     def model(self, image_size: int = 32) -> ConditionalPixelCNN:
         """The report's model with weights drawn at random: their values do not change the time."""
         torch.manual_seed(0)

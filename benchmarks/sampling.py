@@ -11,7 +11,7 @@ from .common import Row, Setting, forward_flops, matmul_rate, seconds
 def rows(setting: Setting):
     model = setting.model().eval()
     rate = matmul_rate(torch.float32, torch.device("cpu"))
-    flops, repeats = forward_flops(model), 1 if setting.tiny else 5
+    flops, repeats = forward_flops(model), setting.repeats
 
     for batch in (1, 4, 25, 100):
         labels = torch.arange(batch) % 4

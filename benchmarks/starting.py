@@ -15,7 +15,7 @@ def rows(setting: Setting):
     def run(*arguments: str) -> None:
         subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, check=True)
 
-    repeats = 1 if setting.tiny else 5
+    repeats = setting.repeats
     yield Row("`import utils`", None, seconds(lambda: run("-c", "import utils"), repeats))
     yield Row("`python -m kit --help`", None, seconds(lambda: run("-m", "kit", "--help"), repeats))
     cell = Median([first_cell() for _ in range(1 + repeats)][1:])

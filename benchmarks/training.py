@@ -71,7 +71,7 @@ def peak_memory(path: str, setting: Setting, batch: int) -> float:
 
 def rows(setting: Setting):
     yield loss_row(setting)
-    batch, repeats = (2, 1) if setting.tiny else (16, 5)
+    batch, repeats = 2 if setting.tiny else 16, setting.repeats
     precision = pick_precision(CPU)
     rate, note = matmul_rate(precision, CPU), str(precision).removeprefix("torch.")
     for what, model, size, config in (
