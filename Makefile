@@ -13,11 +13,12 @@ demo: .venv/ready
 lab: .venv/ready
 	cd notebooks && ../.venv/bin/jupyter lab
 
+# a worker a core, but each needs 1 GB
 test: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	$(IN_VENV) -m pytest
+	OMP_NUM_THREADS=1 $(IN_VENV) -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
 
 # the widgets in JupyterLab, under the keys of a headless Chromium; screenshots land in tests/browser/shots/
 test-browser: chromium .venv/ready-browser

@@ -276,6 +276,20 @@ def test_elsewhere_a_thread_draws(shown, monkeypatch, platform):
     assert threads[0] is not threading.main_thread()
 
 
+def test_every_drawing_takes_one_core_and_gives_the_others_back(shown, monkeypatch):
+    cores: list = []
+    monkeypatch.setattr(class_slider, "generate", lambda *_given, **_how: cores.append(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        slider = ClassSlider(small_model(torch.float32), zoom=1)
+        slider.controls["seed"].value = 1
+        wait_for(lambda: len(cores) == 2 and not slider.save.disabled)
+        assert cores == [1, 1] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_pictures_of_another_size_are_refused(shown):
     for widget in (Completion, EvidenceLens):
         with pytest.raises(UsageError, match="reads 8x8 pictures, not 12x12: choose image_size=8"):

@@ -1,5 +1,7 @@
 """The exercises of notebook 06."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -376,8 +378,11 @@ def test_at_infinity():
 
 @pytest.mark.parametrize("piece", [exercises.log_prob_of_rest, exercises.nearest, exercises.frechet])
 def test_a_check_is_quick_and_draws_anew(piece):
-    import time
-
-    attempt, started = pasted(piece, GIVEN), time.process_time()
+    """As quick as 400 passes of its small network, on whatever machine."""
+    attempt, model, x = pasted(piece, GIVEN), exercises.small_model(), exercises.random_pictures(2, 8, 8)
+    started = time.process_time()
+    for _ in range(100):
+        model(x, torch.tensor([0, 1]))
+    hundred, started = time.process_time() - started, time.process_time()
     verdicts = {said(piece.check, attempt) for _ in range(3)}
-    assert len(verdicts) == 1 and time.process_time() - started < 3
+    assert len(verdicts) == 1 and time.process_time() - started < 4 * hundred
