@@ -155,13 +155,14 @@ def sample(
     of_component = rest.view(b, 3, 3, k, *where)
     chosen = of_component.gather(3, component.view(b, 1, 1, 1, *where).expand(b, 3, 3, 1, *where))
     means, log_scales, coeffs = chosen.squeeze(3).unbind(dim=2)  # (B, 3, *where)
-    scales = log_scales.clamp(MIN_LOG_SCALE, MAX_LOG_SCALE).exp()
-    red, green, blue = torch.addcmul(means, scales, logistic, value=temperature).unbind(dim=1)
+    scales = log_scales.clamp(MIN_LOG_SCALE, MAX_LOG_SCALE).exp_()
+    colours = torch.addcmul(means, scales, logistic, value=temperature).mul_(127.5)  # counted in bins, from the middle
+    red, green, blue = colours.unbind(dim=1)
     red_in_green, red_in_blue, green_in_blue = coeffs.tanh().unbind(dim=1)
-    red = to_levels(red)
-    green = to_levels(torch.addcmul(green, red_in_green, red))
-    blue = to_levels(torch.addcmul(blue, red_in_blue, red).addcmul_(green_in_blue, green))
-    return torch.stack([red, green, blue], dim=1)
+    red.floor_().add_(0.5).clamp_(-127.5, 127.5)
+    green.addcmul_(red_in_green, red).floor_().add_(0.5).clamp_(-127.5, 127.5)
+    blue.addcmul_(red_in_blue, red).addcmul_(green_in_blue, green).floor_().add_(0.5).clamp_(-127.5, 127.5)
+    return colours.add_(127.5).div_(127.5).sub_(1)
 
 
 def to_levels(x: Tensor) -> Tensor:

@@ -5,9 +5,10 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import torch
 from PIL import Image
 
 from utils import UsageError
@@ -23,6 +24,18 @@ PAUSE = 0.05  # seconds between two states that are shown: to send each row take
 
 class Interrupted(Exception):
     """A newer setting has come; the drawing under way is given up."""
+
+
+@contextlib.contextmanager
+def on_one_core() -> Iterator[None]:
+    """In a thread that is not the main one, several of PyTorch's own take 2 to 4 times as long for a few pictures.
+    In the main one too, because sums over several cores round otherwise, and a setting has one picture."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Drawing(Panel):
@@ -76,7 +89,7 @@ class Drawing(Panel):
             if request is not self.latest:  # perhaps only since the picture was shown
                 raise Interrupted
 
-        with self.drawing, contextlib.suppress(Interrupted):  # an older drawing gives up at its next row
+        with self.drawing, on_one_core(), contextlib.suppress(Interrupted):  # an older drawing gives up at its next row
             self.save.disabled = True
             self.say("")
             self.draw(progress, **values)
