@@ -164,9 +164,11 @@ def with_weights_of_now(layer: nn.Module) -> Callable[[Tensor], Tensor]:
     return lambda x: F.conv2d(x, weight, conv.bias, conv.stride)
 
 
-def put_concat_elu(x: Tensor, place: Tensor) -> None:
-    """`concat_elu(x)`, written where it is read. x: (B, F, ...); place: (B, 2F, ...)."""
-    F.elu_(torch.cat([x, -x], dim=1, out=place))
+def put_concat_elu(x: Tensor, place: Tensor, halves: tuple[Tensor, ...]) -> None:
+    """`concat_elu(x)`, written where it is read. x: (B, F, ...); place: (B, 2F, ...), and its two halves."""
+    halves[0].copy_(x)
+    torch.neg(x, out=halves[1])
+    F.elu_(place)
 
 
 class RowConv:
@@ -178,6 +180,7 @@ class RowConv:
         rows = layer.conv.bias.new_zeros(batch, 2, left + width + right, layer.conv.in_channels)
         self.both = rows.permute(0, 3, 1, 2)  # (B, C, 2, left + W + right)
         self.above, self.row = self.both[..., left : left + width].split(1, dim=2)
+        self.halves = self.row.chunk(2, dim=1)
 
     def __call__(self) -> Tensor:  # -> (B, C', 1, W / stride)
         out = self.conv(self.both)
@@ -194,11 +197,11 @@ class RowBlock:
         self.modulation = modulation
 
     def __call__(self, h: Tensor, skip: Tensor | None = None) -> Tensor:  # (B, F, 1, W) -> (B, F, 1, W)
-        put_concat_elu(h, self.conv_in.row)
+        put_concat_elu(h, self.conv_in.row, self.conv_in.halves)
         c = self.conv_in()
         if self.skip is not None and skip is not None:
             c += self.skip(concat_elu(skip))
-        put_concat_elu(c, self.conv_out.row)
+        put_concat_elu(c, self.conv_out.row, self.conv_out.halves)
         return h + F.glu(modulate(self.conv_out(), self.modulation), dim=1)
 
 
@@ -219,6 +222,7 @@ class PixelConv:
         self.lower = lower.permute(2, 3, 1, 0).flatten(0, 2)  # (2C, C')
         row = lower.new_zeros(batch, width + 1, conv.in_channels)  # one column of padding at the left
         self.row, self.pixels = row.transpose(1, 2)[:, :, None], row.unbind(dim=1)[1:]  # (B, C, 1, W + 1); (B, C) each
+        self.halves = [pixel.chunk(2, dim=1) for pixel in self.pixels]
         two = row.flatten(1).unfold(1, 2 * conv.in_channels, self.stride * conv.in_channels)  # (B, W / stride, 2C)
         self.taps = two.unbind(dim=1)
 
@@ -253,11 +257,11 @@ class PixelBlock:
         self.conv_out.start_row()
 
     def __call__(self, j: int, h: Tensor, elu_of_skip: Tensor | None = None) -> Tensor:  # (B, F), (B, 2F) -> (B, F)
-        put_concat_elu(h, self.conv_in.pixels[j])
+        put_concat_elu(h, self.conv_in.pixels[j], self.conv_in.halves[j])
         c = self.conv_in.at(j)
         if elu_of_skip is not None:
             c = torch.addmm(c, elu_of_skip, self.from_ul)
-        put_concat_elu(c, self.conv_out.pixels[j])
+        put_concat_elu(c, self.conv_out.pixels[j], self.conv_out.halves[j])
         return h + F.glu(self.conv_out.at(j), dim=1)
 
 
