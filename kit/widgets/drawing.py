@@ -28,8 +28,8 @@ class Interrupted(Exception):
 
 @contextlib.contextmanager
 def on_one_core() -> Iterator[None]:
-    """In a thread that is not the main one, several of PyTorch's own take 2 to 4 times as long for a few pictures.
-    In the main one too, because sums over several cores round otherwise, and a setting has one picture."""
+    """Outside the main thread a few pictures take 1.4 to 4 times as long when PyTorch computes on two cores. In the
+    main thread too: sums over several cores round differently, and a setting gives one picture."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
