@@ -13,7 +13,7 @@ from kit.scores import p_value
 from utils.checkpoints import SHIPPED, write_atomically
 
 from . import drawing, labels, recipes
-from .common import table
+from .common import table, table_of_times
 from .shipped import FIRST, WITH_SETTINGS
 
 HERE = Path(__file__).parent
@@ -230,6 +230,14 @@ def copies() -> str:
     return block(list(rows.values()))
 
 
+# results.json
+
+
+def speed() -> str:
+    results = read("results")
+    return f"\nMeasured on {results['machine']}, {results['date']}.\n\n{table_of_times(results['rows'])}\n"
+
+
 # recipes.json, recipes-longer.json, labels.json, drawing.json
 
 TABLES = {
@@ -257,6 +265,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "recognised": recognised,
     "distances": distances,
     "copies": copies,
+    "speed": speed,
     "worth": worth,
     "picture bits": picture_bits,
     "changed by calibration": changed_by_calibration,

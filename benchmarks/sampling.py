@@ -20,7 +20,7 @@ def rows(setting: Setting):
         if batch in (1, 25):
             naive, how = naive_time(model, labels, repeats)
             note += f"; naive: {how}"
-        yield Row(f"{batch} samples, report's model", naive, cached, batch * flops / rate, note)
+        yield Row(f"{batch} sample{'s' * (batch > 1)}, report's model", naive, cached, batch * flops / rate, note)
 
     large = setting.model(image_size=64).eval()
     labels = torch.arange(4)
