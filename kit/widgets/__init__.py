@@ -5,6 +5,7 @@ class_slider.py      pictures of a class;        completion.py       the rest of
 evidence_lens.py     a classification;           mixture_explorer.py a mixture of logistics
 xray.py              what an output sees;        dashboard.py        a run while it trains
 activations.py       what a sampler computes, and when: an animation, not a panel
+compiled.py          draws the few pictures of a panel, as soon as may be, by the loop of   pixel_loop.py
 """
 
 from .base import explore

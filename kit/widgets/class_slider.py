@@ -5,8 +5,8 @@ from torch import Tensor
 
 from utils import figures
 from utils.model import ConditionalPixelCNN
-from utils.sampling import generate
 
+from .compiled import generate
 from .drawing import Drawing, drawing_controls
 
 

@@ -7,9 +7,9 @@ from torch import Tensor
 from utils import figures, mixture
 from utils.data import ImageDataset
 from utils.model import ConditionalPixelCNN
-from utils.sampling import generate
 
 from .base import captioned, matched
+from .compiled import generate
 from .drawing import Drawing, drawing_controls
 
 
