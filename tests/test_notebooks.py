@@ -146,6 +146,7 @@ def offline(source: str) -> str:
 # from a clean kernel.
 CUT_SHORT = {
     r"^STEPS = \d+": "STEPS = 20",
+    r"STEPS // 20": "STEPS // 2",  # how often one looks
     r"^PICTURES = \d+": "PICTURES = 80",
     r"per_class=25": "per_class=8",
     r'(load_model|compare)\("cpen455",': r'\1("cartoons",',  # the smaller network

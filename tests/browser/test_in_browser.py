@@ -74,8 +74,9 @@ HAS_RUN = """
 # Until the loop that draws is compiled, where a widget has begun with that: it rounds otherwise than PyTorch.
 COMPILED = """
 async () => {
+  const {kernel} = jupyterapp.shell.currentWidget.sessionContext.session;
   const code = "import sys; [t.join() for m in [sys.modules.get('kit.widgets.compiled')] if m for t in m.compiling]";
-  return (await jupyterapp.shell.currentWidget.sessionContext.session.kernel.requestExecute({code}).done).content.status;
+  return (await kernel.requestExecute({code}).done).content.status;
 }
 """
 # What a person at a 1280-pixel window could not read: labels that are cut off, widgets that stand over the edge.
