@@ -47,8 +47,8 @@ class RunConfig(TrainConfig):
     Args:
         data_root: the data set's folder, when it is not where the kit looks.
         device: `auto`, `cpu`, `cuda` or `mps`.
-        compile: train through `torch.compile`: a minute or two of warm-up, then faster steps; on a CPU it needs
-            a C++ compiler.
+        compile: train through `torch.compile`: a minute or two of warm-up, then faster steps on a GPU; on a CPU it
+            needs a C++ compiler and gains nothing.
         validate_every: epochs between validations; the last epoch is always validated.
         validate_limit: validate on this many of the validation pictures, chosen at random, every class in its
             proportion; 0 is all.
