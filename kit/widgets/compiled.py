@@ -25,7 +25,7 @@ compiled = threading.Event()
 
 def generate(model: ConditionalPixelCNN, labels: Tensor, **how) -> Tensor:
     """As `utils.sampling.generate`. On a CPU the first call has the loop of `pixel_loop` compiled, in a thread, which
-    takes some seconds; from then on it draws. Its sums are taken in another order: once in some fifty pictures that
+    takes some seconds; from then on it draws. Its sums are taken in another order: once in some eighty pictures that
     rounds a colour to the next level, and what is drawn after that pixel differs."""
     model = on_cpu_if_quicker(model, len(labels))
     bias = model.head.conv.bias
